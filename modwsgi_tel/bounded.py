@@ -70,11 +70,6 @@ class FairMap:
         self._inner.setdefault(owner[0], _Counts()).add(owner, 1)
         return gone
 
-    def first_to_go(self, key):
-        """Make this item the first of its owner to go."""
-        owner, _ = self._items[key]
-        self._of_owner[owner].move_to_end(key, last=False)
-
     def pop(self, key):
         """Take an item out; None when there is none."""
         found = self._items.pop(key, None)

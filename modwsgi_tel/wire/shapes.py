@@ -150,6 +150,13 @@ class Shape:
         return {_PHASE_OF[field]: struct.unpack_from(f"<{BUCKETS}I", data, at)
                 for field, _, count, at in self.layout if field in _PHASE_OF and count == BUCKETS}
 
+    def histogram(self, total, phase):
+        """65 counts of one phase out of such a sum, or None when this shape has it not."""
+        for field, _, count, at in self.layout:
+            if _PHASE_OF.get(field) == phase and count == BUCKETS:
+                return struct.unpack_from(f"<{BUCKETS}I", total.to_bytes(self.size + 4, "little"), at)
+        return None
+
     def wide_histograms(self, datagram):
         """{phase: 65 counts} of one datagram whose counts do not fit the lanes; negative ones are 0."""
         return {_PHASE_OF[field]: [max(0, n) for n in struct.unpack_from(f"<{BUCKETS}i", datagram, at)]

@@ -1,0 +1,301 @@
+"""serve: the rooms joined into one running collector."""
+import gc
+import os
+import resource
+import signal
+import socket
+import stat
+import time
+import traceback
+
+from modwsgi_tel import __version__
+from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.net.datagram import BoundPath, Receiver, group_id, may_bind, unix_path
+from modwsgi_tel.net.helper import Helper
+from modwsgi_tel.net.log import Log
+from modwsgi_tel.net.loop import Loop
+from modwsgi_tel.net.recorder import Recorder
+from modwsgi_tel.net.writer import REOPEN, Writer
+from modwsgi_tel.proc import procfs
+from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
+from modwsgi_tel.web import protocol
+from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
+from modwsgi_tel.web.routes import Site
+from modwsgi_tel.web.server import Server, Timeouts, describe, tcp_listener
+
+PATH_CHECK_S = 10.0                     # how often a helper looks whether the socket's path is still ours
+
+
+def limits_of(values):
+    return Limits(processes=values.max_processes, slow=values.max_slow, samples=values.max_samples,
+                  interpreters=values.max_interpreters, groups=values.max_groups, events=values.max_events,
+                  keep_bytes=values.keep_bytes, plain_bytes=values.unpacked_bytes, slow_s=values.slow_retention,
+                  gc_s=values.gc_retention, ended_s=values.process_retention, silent_s=values.silent_retention)
+
+
+def token_of(path):
+    """The token in a file: its first line; None without a path.  Raises TelError."""
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8") as handle:
+            token = handle.readline(4097).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TelError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'is no text'}") from None
+    if not token:
+        raise UsageError(f"--token-file {path}: holds no token; its first line should be one")
+    return token
+
+
+def plan(values):
+    """What serve needs, checked as far as it can be without changing anything: (path, group, guards)."""
+    path = unix_path(values.listen)
+    group = group_id(values.socket_group) if values.socket_group else None
+    if values.no_http_port and not values.http_socket:
+        raise UsageError("--no-http-port: then --http-socket PATH is needed")
+    token = token_of(values.token_file)
+    hosts = hosts_for(values.http_host, values.allow_host, socket.gethostname())
+    root = values.root_path or ""
+    guards = (Guard(hosts, token, root), Guard(hosts, token, root, unix=True))
+    if values.http_socket:
+        unix_path(values.http_socket, "--http-socket")
+    return path, group, guards
+
+
+def check(values, out):
+    """serve --check-config: say what would happen, change nothing; the exit status."""
+    path, group, _ = plan(values)
+    dead = may_bind(path)
+    out(f"telemetry socket   {path}, mode {values.socket_mode:04o}"
+        + (f", group {values.socket_group} ({group})" if group is not None else "")
+        + (": takes over a dead socket\n" if dead else "\n"))
+    if not values.no_http_port:
+        try:
+            tcp_listener(values.http_host, values.http_port).close()
+        except OSError as error:
+            raise TelError(_http_error(values, error)) from None
+        out(f"HTTP               {values.http_host} port {values.http_port or 'any free one'}\n")
+    if values.http_socket:
+        dead = may_bind(unix_path(values.http_socket, "--http-socket"), socket.SOCK_STREAM)
+        out(f"HTTP               {values.http_socket}, mode {values.http_socket_mode:04o}"
+            + (": takes over a dead socket\n" if dead else "\n"))
+    out(f"token              {'asked for' if values.token_file else 'none'}\n")
+    for name in sorted(values.given):
+        if values.given[name] != "default":
+            out(f"{name.replace('_', '-'):<18} {values[name]!r} from {values.given[name]}\n")
+    return 0
+
+
+def _http_error(values, error):
+    hint = "; another program serves there, choose another --http-port, or 0 for a free one" if isinstance(
+        error, OSError) and error.errno == 98 else ""
+    return f"cannot serve HTTP on {values.http_host} port {values.http_port}: {describe(error)}{hint}"
+
+
+class Collector:
+    """Everything bound and joined; `run` until a signal, then `close`.  Raises TelError from the constructor."""
+
+    def __init__(self, values):
+        self.values = values
+        self.path, group, guards = plan(values)
+        self.writer = self.telemetry = self.http_unix = None
+        self.listeners = []
+        may_bind(self.path)             # before anything is opened or begun
+        try:
+            if values.record or values.log_file:
+                self.writer = Writer(values.record, values.record_size, values.log_file)
+            self.log = Log(values.log_level, self.writer if values.log_file else None)
+            # HTTP first: when its port is taken, the telemetry socket is left as it was
+            self._bind_http(guards)
+            self.telemetry = BoundPath(self.path, values.socket_mode, group)
+        except BaseException:
+            self.close()
+            raise
+        self.began = time.monotonic()
+        self.fleet = Fleet(limits_of(values))
+        self.loop = Loop()
+        self.loop.on_stall = self._stalled
+        self.helper = Helper(self.loop)
+        self.recorder = Recorder(self.writer) if values.record else None
+        self.site = Site(self.fleet, guards[0], lambda: (time.monotonic(), time.time()), self.own, self.health)
+        self.server = Server(
+            self.loop, self.site.answer, values.max_connections,
+            protocol.Limits(values.max_request_line, values.max_headers, values.max_header_count, values.max_body),
+            Timeouts(values.request_timeout, values.idle_timeout, values.write_timeout), self._answer_failed)
+        self.receiver = Receiver(self.telemetry, self._recorded if self.recorder else self.fleet.apply, self._too_long)
+        self.loop.set_first(self.telemetry.socket.fileno(), self.receiver.drain)
+        for listener, guard in self.listeners:
+            self.server.listen(listener, guard)
+        if self.writer is not None:
+            self.writer.join(self.loop)
+        self.path_trouble = ""
+        self._path_checked = 0.0
+        self.loop.every(1.0, self._second)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, self.loop.stop)
+        self.loop.on_signal(signal.SIGHUP, self._reopen)
+
+    def _bind_http(self, guards):
+        values = self.values
+        self.port = None
+        if not values.no_http_port:
+            try:
+                listener = tcp_listener(values.http_host, values.http_port)
+            except OSError as error:
+                raise TelError(_http_error(values, error)) from None
+            self.listeners.append((listener, guards[0]))
+            self.port = listener.getsockname()[1]
+        if values.http_socket:
+            self.http_unix = BoundPath(values.http_socket, values.http_socket_mode, type_=socket.SOCK_STREAM)
+            self.http_unix.socket.listen(128)
+            self.listeners.append((self.http_unix.socket, guards[1]))
+
+    # --- what happens -------------------------------------------------------------------
+
+    def _recorded(self, datagram, sender, now, wall):
+        self.recorder.take(datagram, CREDENTIALS.unpack(sender)[0], wall)
+        self.fleet.apply(datagram, sender, now, wall)
+
+    def _too_long(self, head, sender, wall):
+        self.fleet.received += 1
+        self.fleet.reject("too_long", "more bytes than the buffer has", head, sender, wall)
+
+    def _stalled(self, seconds):
+        self.fleet.stalled(seconds)
+        self.log.warning(f"the collector itself stood still for {seconds:.1f} s: stopped, or short of CPU")
+
+    def _second(self):
+        now, wall = time.monotonic(), time.time()
+        self.fleet.expire(now, wall)
+        self.server.sweep()
+        if self.recorder is not None:
+            self.recorder.flush()
+        if self.fleet.decode_errors:
+            self.log.once_in(60, "wrong", "WARNING", f"{self.fleet.decode_errors} datagrams were wrong so far: "
+                             f"{dict(self.fleet.wrong)}; /api/summary shows the last")
+        if not self.helper.busy:
+            pids = self.fleet.questions(now)
+            check_path = now - self._path_checked >= PATH_CHECK_S
+            if pids or check_path:
+                if check_path:
+                    self._path_checked = now
+                self.helper.ask(_look, [pids, self.path], lambda answer: self._answered(pids, answer))
+
+    def _answered(self, pids, answer):
+        now, wall = time.monotonic(), time.time()
+        answer = answer or {"pids": {}, "inode": self.telemetry.own}
+        for pid in pids:
+            said = answer["pids"].get(str(pid))
+            said = Answer(said["alive"], said["start"], tuple(said["nspids"]), said["age_s"]) if said else Answer(
+                None, None, (), None)
+            self.fleet.answer(pid, said, now, wall)
+        trouble = "" if answer["inode"] == list(self.telemetry.own) else (
+            f"{self.path} is no longer the socket of this collector: it was removed or replaced, so nothing arrives; "
+            "start the collector anew")
+        if trouble and trouble != self.path_trouble:
+            self.log.error(trouble)
+        self.path_trouble = trouble
+
+    def _reopen(self):
+        if self.writer is not None and self.values.log_file:
+            self.writer.send(REOPEN)
+        self.log.info("SIGHUP: log opened anew")
+
+    def _answer_failed(self, error):
+        lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.log.error(f"an answer failed: {lines[-3000:]}")
+
+    # --- what it says of itself ---------------------------------------------------------
+
+    def own(self):
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        server, loop = self.server, self.loop
+        return {
+            "version": __version__, "pid": os.getpid(), "uptime_s": time.monotonic() - self.began,
+            "cpu_s": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss * 1024,
+            "socket": self.path, "socket_trouble": self.path_trouble or None,
+            "longest_gap_s": loop.longest_gap_s, "recent_gap_s": loop.recent_gap_s, "stalls": loop.stalls,
+            "http": {"connections": len(server.connections), "accepted": server.accepted, "refused": server.refused,
+                     "requests": server.requests, "errors": server.errors,
+                     "wrong_tokens": sum(guard.wrong_tokens for _, guard in self.listeners)},
+            "helpers": {"started": self.helper.started, "failed": self.helper.failed},
+            "recording": None if self.recorder is None else {
+                "records": self.recorder.records, "lost_blocks": self.writer.lost, "lost_bytes": self.writer.lost_bytes,
+                "trouble": self.writer.trouble or None},
+            "log_lines_lost": self.log.lost}
+
+    def health(self):
+        wrong = [self.path_trouble] if self.path_trouble else []
+        if self.recorder is not None and self.writer.trouble:
+            wrong.append(f"--record: {self.writer.trouble}")
+        return wrong
+
+    def hello(self):
+        """Log where it listens: `URL` lines are what a script reads a free port from."""
+        values = self.values
+        self.log.info(f"modwsgi-tel {__version__} receives on unix:{self.path}")
+        if self.port is not None:
+            host = f"[{values.http_host}]" if ":" in values.http_host else values.http_host
+            self.log.info(f"serves http://{host}:{self.port}{values.root_path or ''}/")
+            if values.http_host not in LOOPBACK_NAMES and not values.http_host.startswith("127.") and not values.token_file:
+                self.log.warning(f"whoever reaches {values.http_host} can read everything here: bind 127.0.0.1, or give "
+                                 "--token-file")
+        if values.http_socket:
+            self.log.info(f"serves HTTP on unix:{values.http_socket}")
+
+    def run(self):
+        # what is alive now stays alive: the garbage collector need not look at it again and again
+        gc.collect()
+        gc.freeze()
+        self.hello()
+        self.loop.run()
+        self.log.info("stopped")
+
+    def close(self):
+        """Remove what was bound; safe at any stage."""
+        if self.telemetry is not None:
+            self.receiver_last()
+            self.telemetry.close()
+        if getattr(self, "server", None) is not None:
+            self.server.close()
+        for listener, _ in self.listeners:
+            listener.close()
+        if self.http_unix is not None:
+            self.http_unix.close()
+        if getattr(self, "helper", None) is not None:
+            self.helper.close()
+        if getattr(self, "recorder", None) is not None:
+            self.recorder.flush()
+        if self.writer is not None:
+            self.writer.close()
+        if getattr(self, "loop", None) is not None:
+            self.loop.close()
+
+    def receiver_last(self):
+        """Take in what is still queued: an emitter that waits in its send goes on."""
+        receiver = getattr(self, "receiver", None)
+        if receiver is not None:
+            for _ in range(8):
+                if not receiver.drain():
+                    break
+
+
+def _look(wanted):
+    """In a helper: what /proc says of pids, and what is at the socket's path."""
+    pids, path = wanted
+    try:
+        found = os.lstat(path)
+        inode = [found.st_dev, found.st_ino] if stat.S_ISSOCK(found.st_mode) else None
+    except OSError:
+        inode = None
+    return {"pids": procfs.senders(pids), "inode": inode}
+
+
+def serve(values):
+    """Run the collector until SIGTERM or SIGINT; the exit status."""
+    collector = Collector(values)
+    try:
+        collector.run()
+    finally:
+        collector.close()
+    return 0

@@ -1,0 +1,117 @@
+"""Short-lived helper processes: what may block is done there, never in the loop.
+
+A helper is a fork that closes every descriptor it inherited before it does anything (a
+telemetry socket that a child still holds would keep blocking the emitters after the
+collector is dead), answers with one line of JSON on a pipe, and ends.
+"""
+import json
+import os
+import signal
+
+_LONGEST_ANSWER = 1 << 20
+
+
+def become_helper(keep):
+    """In a fresh fork: drop the parent's descriptors but `keep`, its signal handling and its terminal's Ctrl-C."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        inherited = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        inherited = range(3, 4096)
+    for descriptor in inherited:
+        if descriptor > 2 and descriptor not in keep:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass                    # the listing's own
+
+
+class Helper:
+    """Runs one question at a time: `ask(work, argument, done)`.
+
+    `done(answer)` gets what `work(argument)` returned, as JSON carries it, or None when the
+    helper died or took longer than `limit_s` seconds and was killed.
+    """
+
+    def __init__(self, loop, limit_s=5.0):
+        self._loop = loop
+        self._limit_s = limit_s
+        self._pid = None
+        self._fd = None
+        self._held = b""
+        self._done = None
+        self._turn = 0
+        self.started = self.failed = 0
+
+    @property
+    def busy(self):
+        return self._pid is not None
+
+    def ask(self, work, argument, done):
+        reading, writing = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            self.failed += 1
+            done(None)
+            return
+        if not pid:
+            try:
+                become_helper((writing,))
+                answer = json.dumps(work(argument)).encode()
+                while answer:
+                    answer = answer[os.write(writing, answer):]
+            finally:
+                os._exit(0)             # whatever happened, never back into the parent's code
+        os.close(writing)
+        os.set_blocking(reading, False)
+        self.started += 1
+        self._turn += 1
+        self._pid, self._fd, self._held, self._done = pid, reading, b"", done
+        self._loop.readers[reading] = self._readable
+        turn = self._turn
+        self._loop.after(self._limit_s, lambda: self._late(turn))
+
+    def _readable(self):
+        try:
+            got = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        if got and len(self._held) < _LONGEST_ANSWER:
+            self._held += got
+            return
+        self._finish()
+
+    def _late(self, turn):
+        if turn == self._turn and self._pid is not None:
+            self._held = b""
+            self._finish()
+
+    def _finish(self):
+        self.close()
+        done, held = self._done, self._held
+        self._done, self._held = None, b""
+        try:
+            answer = json.loads(held)
+        except ValueError:
+            self.failed += 1
+            answer = None
+        done(answer)
+
+    def close(self):
+        """End the helper that runs, if one does; its answer is lost."""
+        if self._pid is None:
+            return
+        self._loop.readers.pop(self._fd, None)
+        os.close(self._fd)
+        try:
+            os.kill(self._pid, signal.SIGKILL)      # it has answered, or has had its time
+            os.waitpid(self._pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self._pid = self._fd = None

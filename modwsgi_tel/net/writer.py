@@ -1,0 +1,191 @@
+"""A helper process that writes files: a disk that hangs must not make the collector hang.
+
+It is forked before any socket is bound, gets messages over a socketpair and ends at its end.
+What it cannot take in time is dropped here and counted.
+"""
+import os
+import signal
+import socket
+import struct
+
+from modwsgi_tel.errors import TelError
+from modwsgi_tel.net.helper import become_helper
+
+_HEAD = struct.Struct("<cI")
+RECORD, LOG, REOPEN = b"R", b"L", b"O"
+HELD_LIMIT = 8 << 20                    # bytes that may wait for the helper
+
+
+class Writer:
+    """Appends to a record file and to a log file in a process of its own.
+
+    Raises TelError when a file cannot be opened now.  `lost` counts messages that were dropped
+    because the helper did not keep up or has ended; `trouble` is what it last complained of.
+    """
+
+    def __init__(self, record=None, record_size=0, log=None):
+        files = _Files(record, record_size, log)
+        ours, theirs = socket.socketpair()
+        self.lost = self.lost_bytes = 0
+        self.trouble = ""
+        self._held = bytearray()
+        self._socket = ours
+        self._loop = None
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                ours.close()
+                become_helper((theirs.fileno(), *files.descriptors()))
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)       # it ends when we do, with all that we sent
+                files.serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+        files.close()
+        ours.setblocking(False)
+
+    def join(self, loop):
+        self._loop = loop
+        loop.readers[self._socket.fileno()] = self._complaint
+
+    def send(self, kind, data=b""):
+        if self._socket is None or len(self._held) + len(data) > HELD_LIMIT:
+            self.lost += 1
+            self.lost_bytes += len(data)
+            return
+        self._held += _HEAD.pack(kind, len(data)) + data
+        self._flush()
+
+    def _flush(self):
+        try:
+            while self._held:
+                del self._held[:self._socket.send(self._held[:1 << 16])]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._ended()
+            return
+        if self._loop is not None:
+            if self._held:
+                self._loop.writers[self._socket.fileno()] = self._flush
+            else:
+                self._loop.writers.pop(self._socket.fileno(), None)
+
+    def _complaint(self):
+        try:
+            got = self._socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            got = b""
+        if got:
+            self.trouble = got.decode("utf-8", "replace").strip().splitlines()[-1]
+        else:
+            self._ended()
+
+    def _ended(self):
+        if self._socket is None:
+            return
+        self.trouble = self.trouble or "the helper that writes files has ended"
+        if self._held:
+            self.lost += 1
+            self.lost_bytes += len(self._held)
+            self._held.clear()
+        self._forget()
+
+    def _forget(self):
+        if self._loop is not None:
+            self._loop.readers.pop(self._socket.fileno(), None)
+            self._loop.writers.pop(self._socket.fileno(), None)
+        self._socket.close()
+        self._socket = None
+
+    def close(self, limit_s=5.0):
+        """Give the helper what is left and wait for its end, at most so long."""
+        if self._socket is not None:
+            self._socket.settimeout(limit_s)
+            try:
+                self._socket.sendall(self._held)
+            except OSError:
+                self.lost += 1
+                self.lost_bytes += len(self._held)
+            self._held.clear()
+            self._forget()
+        previous = signal.signal(signal.SIGALRM, lambda *_: os.kill(self.pid, signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+
+
+class _Files:
+    """The helper's side: the files themselves."""
+
+    def __init__(self, record, record_size, log):
+        self._record_path = os.path.abspath(record) if record else None
+        self._record_half = record_size // 2
+        self._log_path = os.path.abspath(log) if log else None
+        self._record = _opened(self._record_path, "--record", gzip=True) if record else None
+        self._log = _opened(self._log_path, "--log-file") if log else None
+
+    def descriptors(self):
+        return [descriptor for descriptor in (self._record, self._log) if descriptor is not None]
+
+    def close(self):
+        for descriptor in self.descriptors():
+            os.close(descriptor)
+
+    def serve(self, connection):
+        held = bytearray()
+        while True:
+            got = connection.recv(1 << 16)
+            if not got:
+                return
+            held += got
+            while len(held) >= _HEAD.size:
+                kind, size = _HEAD.unpack_from(held)
+                if len(held) < _HEAD.size + size:
+                    break
+                data = bytes(held[_HEAD.size:_HEAD.size + size])
+                del held[:_HEAD.size + size]
+                try:
+                    self._take(kind, data)
+                except (OSError, TelError) as error:
+                    try:
+                        connection.send(f"{error}\n".encode("utf-8", "replace"))
+                    except OSError:
+                        return
+
+    def _take(self, kind, data):
+        if kind == RECORD:
+            if os.fstat(self._record).st_size + len(data) > self._record_half:
+                os.replace(self._record_path, self._record_path + ".1")
+                os.close(self._record)
+                self._record = _opened(self._record_path, "--record", gzip=True)
+            _write(self._record, data)
+        elif kind == LOG:
+            _write(self._log, data)
+        elif kind == REOPEN and self._log_path:
+            fresh = _opened(self._log_path, "--log-file")
+            os.close(self._log)
+            self._log = fresh
+
+
+def _opened(path, flag, gzip=False):
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise TelError(f"{flag} {path}: {error.strerror}") from None
+    if gzip and os.fstat(descriptor).st_size and os.pread(descriptor, 2, 0) != b"\x1f\x8b":
+        os.close(descriptor)
+        raise TelError(f"{flag} {path}: is there and no packed capture; nothing is written over it, choose another name")
+    return descriptor
+
+
+def _write(descriptor, data):
+    while data:
+        data = data[os.write(descriptor, data):]

@@ -1,0 +1,386 @@
+"""Every command and option, as tables: the parser, --help, the man page, the README and the
+configuration file all come from here.
+
+An option's value is looked for on the command line, then in the environment
+(MODWSGI_TEL_NAME), then in the configuration file (`name = value` in the command's section),
+then here.
+"""
+import os
+import sys
+from collections import namedtuple
+
+from modwsgi_tel import __version__
+from modwsgi_tel.errors import UsageError
+
+PROGRAM = "modwsgi-tel"
+SOCKET = "unix:/tmp/mod_wsgi-telemetry.sock"
+URL = "http://127.0.0.1:8888"
+
+Option = namedtuple("Option", "name type default metavar commands section help")
+Option.__doc__ = """name: without the dashes.  type: a function from text to the value, or FLAG or MANY.  default: as text.
+commands: those that have it.  section: its heading in --help."""
+
+Command = namedtuple("Command", "name summary arguments text examples")
+
+FLAG = "flag"
+MANY = "many"                           # may be given several times; in a file or variable: separated by commas
+
+
+# --- types: text to value, ValueError with what is wanted ---------------------------------
+
+def text(value):
+    return value
+
+
+def whole(low, high=None):
+    """A whole number within bounds, with k, M or G (powers of 1024) for short."""
+    def convert(value):
+        digits, unit = value, 1
+        if value[-1:] in ("k", "K", "M", "G"):
+            digits, unit = value[:-1], {"k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[value[-1]]
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+            raise ValueError("a whole number" + (f" from {low}" if high is None else f" from {low} to {high}"))
+        number = int(digits) * unit
+        if number < low or (high is not None and number > high):
+            raise ValueError(f"a whole number from {low}" + ("" if high is None else f" to {high}"))
+        return number
+    return convert
+
+
+def seconds(low):
+    """Seconds, with ms, s, m, h or d for short."""
+    def convert(value):
+        number, unit = value, 1.0
+        for ending, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0)):
+            if value.endswith(ending):
+                number, unit = value[:-len(ending)], factor
+                break
+        try:
+            result = float(number) * unit
+        except ValueError:
+            result = -1.0
+        if not low <= result < 1e9:
+            raise ValueError(f"seconds, at least {low:g}, as 0.5, 10m or 2h")
+        return result
+    return convert
+
+
+def mode(value):
+    """A file mode in octal."""
+    try:
+        number = int(value, 8)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 0o777:
+        raise ValueError("an octal mode, as 0660")
+    return number
+
+
+def one_of(*names):
+    def convert(value):
+        for name in names:
+            if value.lower() == name.lower():
+                return name
+        raise ValueError("one of " + ", ".join(names))
+    return convert
+
+
+def speed(value):
+    """A factor, or None for `max`."""
+    if value == "max":
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise ValueError("a number above 0, as 1 or 10, or max")
+    return number
+
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
+
+# --- the tables -----------------------------------------------------------------------------
+
+_SERVE = ("serve", "demo")
+_CLIENT = ("dump",)
+_BINDS = ("serve", "dump")
+_FLEET = ("simulate", "demo")
+
+OPTIONS = (
+    Option("listen", text, SOCKET, "unix:PATH", _BINDS, "Telemetry socket",
+           "where mod_wsgi sends: a unix datagram socket, created here"),
+    Option("socket-mode", mode, "0660", "MODE", _BINDS, "Telemetry socket", "its file mode, set before anyone can connect"),
+    Option("socket-group", text, "", "GROUP", _BINDS, "Telemetry socket",
+           "its group, by name or number: the group of Apache's user, as www-data"),
+
+    Option("http-host", text, "127.0.0.1", "ADDRESS", _SERVE, "HTTP", "address to serve on"),
+    Option("http-port", whole(0, 65535), "8888", "PORT", _SERVE, "HTTP", "port to serve on; 0 picks a free one and says which"),
+    Option("http-socket", text, "", "PATH", _SERVE, "HTTP",
+           "serve on this unix socket too (curl --unix-socket PATH http://localhost/)"),
+    Option("http-socket-mode", mode, "0660", "MODE", _SERVE, "HTTP", "its file mode"),
+    Option("no-http-port", FLAG, "", "", _SERVE, "HTTP", "serve on --http-socket alone"),
+    Option("root-path", text, "", "/PREFIX", _SERVE, "HTTP", "path under which a proxy shows it"),
+    Option("allow-host", MANY, "", "NAME", _SERVE, "HTTP", "another host name or address that requests may be for"),
+    Option("token-file", text, "", "FILE", _SERVE, "HTTP", "ask for the token in this file on everything"),
+
+    Option("max-processes", whole(1, 100000), "2000", "N", _SERVE, "Limits", "processes known at once"),
+    Option("max-slow", whole(1, 1000000), "16384", "N", _SERVE, "Limits", "slow requests kept"),
+    Option("max-samples", whole(1, 100000), "600", "N", _SERVE, "Limits", "samples kept per process"),
+    Option("max-interpreters", whole(1, 10000), "64", "N", _SERVE, "Limits", "interpreters per process"),
+    Option("max-groups", whole(1, 10000), "256", "N", _SERVE, "Limits", "process groups"),
+    Option("max-events", whole(1, 100000), "500", "N", _SERVE, "Limits", "lifecycle events kept"),
+    Option("keep-bytes", whole(1 << 20), "256M", "BYTES", _SERVE, "Limits", "kept datagrams, packed, all together"),
+    Option("unpacked-bytes", whole(0), "6M", "BYTES", _SERVE, "Limits", "of these, what stays unpacked to save CPU time"),
+    Option("slow-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended slow request is kept so long"),
+    Option("gc-retention", seconds(1), "5m", "TIME", _SERVE, "Limits", "garbage collections of a silent process are kept so long"),
+    Option("process-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended process is kept so long"),
+    Option("silent-retention", seconds(1), "1h", "TIME", _SERVE, "Limits",
+           "a silent process is kept so long when nothing can tell whether it lives"),
+    Option("max-connections", whole(1, 900), "256", "N", _SERVE, "Limits", "HTTP connections at once"),
+    Option("max-request-line", whole(64), "8k", "BYTES", _SERVE, "Limits", "of an HTTP request"),
+    Option("max-headers", whole(256), "16k", "BYTES", _SERVE, "Limits", "of an HTTP request's headers"),
+    Option("max-header-count", whole(1), "100", "N", _SERVE, "Limits", "headers of an HTTP request"),
+    Option("max-body", whole(0), "64k", "BYTES", _SERVE, "Limits", "of an HTTP request's body"),
+    Option("request-timeout", seconds(0.1), "10s", "TIME", _SERVE, "Limits", "for an HTTP request to arrive"),
+    Option("idle-timeout", seconds(0.1), "30s", "TIME", _SERVE, "Limits", "for a kept HTTP connection without a request"),
+    Option("write-timeout", seconds(0.1), "30s", "TIME", _SERVE, "Limits", "for an HTTP client to read on"),
+
+    Option("record", text, "", "FILE", _SERVE, "Recording", "write every datagram to this capture file, for replay"),
+    Option("record-size", whole(1 << 20), "256M", "BYTES", _SERVE, "Recording",
+           "at most; at half of it the file becomes FILE.1 and a new one begins"),
+    Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", _SERVE, "Logging", ", ".join(LEVELS)),
+    Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
+    Option("config", text, "", "FILE", ("serve", "dump", "simulate", "replay", "demo"), "General",
+           "an INI file with a section for each command"),
+    Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
+
+    Option("url", text, URL, "URL", _CLIENT, "Collector", "the running collector"),
+    Option("http-socket", text, "", "PATH", _CLIENT, "Collector", "the running collector's unix socket, instead of --url"),
+    Option("token-file", text, "", "FILE", _CLIENT, "Collector", "the token that it asks for"),
+    Option("timeout", seconds(0.1), "10s", "TIME", _CLIENT, "Collector", "for its whole answer"),
+    Option("format", one_of("text", "json", "jsonl", "csv"), "text", "FORMAT", ("dump",), "Output", "text, json, jsonl or csv"),
+    Option("output", text, "", "FILE", ("dump",), "Output",
+           "write there, whole or not at all; the name may hold strftime's %Y%m%d-%H%M%S"),
+    Option("keep", whole(1, 100000), "", "N", ("dump",), "Output", "remove all but the newest N files of that name pattern"),
+    Option("count", whole(1), "", "N", ("dump",), "Output", "with --listen: end after so many datagrams"),
+
+    Option("target", text, SOCKET, "unix:PATH", ("simulate", "replay"), "Telemetry socket", "the collector's socket"),
+    Option("wait", FLAG, "", "", ("simulate", "replay"), "Telemetry socket", "begin although nobody listens there yet"),
+    Option("profile", one_of(*PROFILES), "steady", "NAME", _FLEET, "Fleet", ", ".join(PROFILES)),
+    Option("processes", whole(1, 100000), "4", "N", _FLEET, "Fleet", "processes of the fleet"),
+    Option("groups", whole(1, 1000), "2", "N", _FLEET, "Fleet", "process groups that they are spread over"),
+    Option("interval", seconds(0.01), "1.0", "TIME", _FLEET, "Fleet", "between two ticks of a process"),
+    Option("seed", text, "1", "SEED", _FLEET, "Fleet", "the same seed gives the same fleet"),
+    Option("speed", speed, "1", "N|max", ("simulate", "replay"), "Pace", "times real time, or as fast as they are taken"),
+    Option("duration", seconds(0.01), "", "TIME", ("simulate", "demo", "dump"), "Pace", "end after so long"),
+)
+
+COMMANDS = (
+    Command("serve", "receive telemetry, keep it and serve it over HTTP", "",
+            "The main job, and what runs when no command is named.  Binds the socket that mod_wsgi's "
+            "WSGITelemetryService names, keeps a bounded state of the last minutes and answers over plain HTTP; "
+            "GET / lists the paths.  Ends on SIGTERM and SIGINT and removes its socket.",
+            (("serve --listen unix:/run/modwsgi-tel/telemetry.sock --socket-group www-data",
+              "receive from Apache's user"),
+             ("serve --http-port 0 --http-socket /run/modwsgi-tel/http.sock", "a free port, and a unix socket"),
+             ("serve --config /etc/modwsgi-tel.ini --check-config", "what that would do"))),
+    Command("dump", "one snapshot of the running collector, for cron; or every datagram", "",
+            "Without --listen: asks the running collector once and prints what it says; silent on success with "
+            "--output, one line on stderr otherwise.  With --listen: binds the socket itself and prints each datagram.",
+            (("dump --format jsonl --output /var/log/wsgi/%Y%m%d-%H%M.jsonl --keep 288", "a file each five minutes, "
+              "a day of them"),
+             ("dump --http-socket /run/modwsgi-tel/http.sock", "a table for people"),
+             ("dump --listen unix:/tmp/t.sock --count 10", "the next ten datagrams"))),
+    Command("simulate", "send the telemetry of a made-up fleet to a collector", "",
+            "The same seed gives the same datagrams.  Profiles show one trouble each; steady has none.",
+            (("simulate --profile gil --processes 8", "eight processes that fight for the GIL"),
+             ("simulate --speed max --duration 10m", "ten minutes of traffic at once"))),
+    Command("replay", "send recorded datagrams to a collector", "FILE...",
+            "Files are captures as serve --record writes them, packed or not.  Each recorded sender's datagrams come "
+            "from a process of its own, so that the collector tells them apart.",
+            (("replay last-night.cap", "in real time"), ("replay --speed max a.cap.gz b.cap.gz", "at once, merged by time"))),
+    Command("demo", "a collector and a simulated fleet feeding it, to look around", "",
+            "Starts both on a socket in a temporary folder and says what to try next.  Ctrl-C ends both.",
+            (("demo", "a healthy fleet"), ("demo --profile slow --http-port 0", "one in trouble, on a free port"))),
+)
+BY_COMMAND = {command.name: command for command in COMMANDS}
+
+EXIT_STATUS = ((0, "done, or ended by SIGTERM or SIGINT"), (1, "findings"), (2, "it could not be done; one line on stderr says "
+               "why"), (3, "the other side answered nonsense"))
+
+
+def options_of(command):
+    """The Options of a command, in the order of the table."""
+    return [option for option in OPTIONS if command in option.commands]
+
+
+def variable(option):
+    """The name of the environment variable of an option."""
+    return "MODWSGI_TEL_" + option.name.upper().replace("-", "_")
+
+
+# --- reading them -----------------------------------------------------------------------------
+
+class Values(dict):
+    """The values of a command's options by attribute (`values.http_port`); `given` names where each came from."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = {}
+        self.arguments = []
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def read(command, argv, environ=os.environ):
+    """The Values of a command from its arguments, the environment and the configuration file.
+
+    Raises UsageError in one line for anything that cannot be meant.
+    """
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            raise UsageError(f"{message}; see {PROGRAM} {command} --help")
+
+    parser = Parser(prog=f"{PROGRAM} {command}", add_help=False, allow_abbrev=False)
+    known = options_of(command)
+    for option in known:
+        if option.type is FLAG:
+            parser.add_argument("--" + option.name, action="store_const", const="yes")
+        elif option.type is MANY:
+            parser.add_argument("--" + option.name, action="append", metavar=option.metavar)
+        else:
+            parser.add_argument("--" + option.name, metavar=option.metavar)
+    if BY_COMMAND[command].arguments:
+        parser.add_argument("arguments", nargs="*")
+    parsed = vars(parser.parse_args(argv))
+    values = Values()
+    values.arguments = parsed.get("arguments", [])
+    config = parsed.get("config") or environ.get("MODWSGI_TEL_CONFIG")
+    file_values = _config(config, command, known) if config else {}
+    for option in known:
+        key = option.name.replace("-", "_")
+        for source, value in ((f"--{option.name}", parsed.get(key)), (variable(option), environ.get(variable(option))),
+                              (f"{config}: {option.name}", file_values.get(option.name)), ("default", option.default)):
+            if value is not None:
+                break
+        values[key] = convert(option, value, source)
+        values.given[key] = source
+    return values
+
+
+def convert(option, value, source):
+    """The value that the text of an option means; `source` names the place for the error."""
+    if option.type is MANY:
+        members = value if isinstance(value, list) else value.split(",")
+        return [member.strip() for member in members if member.strip()]
+    if option.type is FLAG:
+        if value.lower() in ("yes", "true", "on", "1"):
+            return True
+        if value.lower() in ("", "no", "false", "off", "0"):
+            return False
+        raise UsageError(f"{source} = {value}: yes or no")
+    if value == "" and option.default == "":
+        return None
+    try:
+        return option.type(value)
+    except ValueError as error:
+        raise UsageError(f"{source} {value!r}: {error}") from None
+
+
+def _config(path, command, known):
+    import configparser
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            parser.read_file(handle)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: {' '.join(str(error).split())}") from None
+    for section in parser.sections():
+        if section not in BY_COMMAND:
+            raise UsageError(f"--config {path}: no command [{section}]; sections are {', '.join(BY_COMMAND)}")
+        names = {option.name for option in options_of(section)} - {"config"}
+        for name in parser[section]:
+            if name not in names:
+                raise UsageError(f"--config {path}: [{section}] has no option {name}; {PROGRAM} {section} --help lists them")
+    return dict(parser[command]) if parser.has_section(command) else {}
+
+
+# --- help -------------------------------------------------------------------------------------
+
+def wrapped(words, indent, width=80):
+    """Text as lines of at most `width`, each with the indent."""
+    lines, line = [], ""
+    for word in words.split():
+        if line and len(indent) + len(line) + 1 + len(word) > width:
+            lines.append(indent + line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return lines + [indent + line]
+
+
+def usage(command):
+    found = BY_COMMAND[command]
+    return f"usage: {PROGRAM} {command} [options]" + (f" {found.arguments}" if found.arguments else "")
+
+
+def label(option):
+    return f"--{option.name}" + ("" if option.type is FLAG else f" {option.metavar}")
+
+
+def described(option):
+    """The help of an option with its default."""
+    return option.help + (f" (default {option.default})" if option.default else "")
+
+
+def command_help(command):
+    """The text of `modwsgi-tel COMMAND --help`."""
+    found = BY_COMMAND[command]
+    lines = [usage(command), "", *wrapped(found.text, ""), "", "Examples:"]
+    for example, why in found.examples:
+        lines += [f"  {PROGRAM} {example}", f"      {why}"]
+    section = None
+    for option in sorted(options_of(command), key=lambda item: _sections(command).index(item.section)):
+        if option.section != section:
+            section = option.section
+            lines += ["", f"{section}:"]
+        head = f"  {label(option)}"
+        body = wrapped(described(option), " " * 28)
+        lines += [head.ljust(28) + body[0].strip(), *body[1:]] if len(head) < 27 else [head, *body]
+    lines += ["  --help                    show this"]
+    lines += ["", *wrapped("Each option can also be given as MODWSGI_TEL_NAME in the environment, or as name = value in the "
+                           f"section [{command}] of the file that --config names.", "")]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(command):
+    return list(dict.fromkeys(option.section for option in options_of(command)))
+
+
+def program_help():
+    """The text of `modwsgi-tel --help`."""
+    lines = [f"usage: {PROGRAM} [COMMAND] [options]", "",
+             *wrapped("See what Python web processes do, on servers where nothing may be installed.  One file, Python 3.9 "
+                      "or newer, nothing else.", ""), "", "Commands:"]
+    lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
+    lines += ["", *wrapped("Without a command the options are those of serve.", ""), "", "Examples:"]
+    for command in COMMANDS:
+        example, why = command.examples[0]
+        lines += [f"  {PROGRAM} {example}", f"      {why}"]
+    lines += ["", f"  {PROGRAM} COMMAND --help    all about a command", f"  {PROGRAM} --version", "", "Exit status:"]
+    lines += [f"  {status}  {what}" for status, what in EXIT_STATUS]
+    return "\n".join(lines) + "\n"
+
+
+def program_version():
+    return f"{PROGRAM} {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})\n"

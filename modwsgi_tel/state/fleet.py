@@ -1,0 +1,394 @@
+"""The state: a fold over datagrams.  It knows neither sockets nor clocks.
+
+    fleet.apply(datagram, sender, now, wall)    # a datagram happened
+    fleet.expire(now, wall)                     # time happened
+    fleet.answer(pid, answer, now, wall)        # /proc was asked
+    cut = fleet.cut(now, wall)                  # what a reader gets: see state.view
+
+The same fold serves the live socket and a replay.  `now` is monotonic seconds, for ages,
+windows and retention; `wall` is wall seconds, for display and records.
+"""
+import struct
+from collections import Counter, namedtuple
+
+from modwsgi_tel.bounded import FairMap, Ring
+from modwsgi_tel.errors import WireError
+from modwsgi_tel.state.chain import Budget
+from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, STARTED,
+                                       STOPPED, STOPPING, VANISHED, Process, Trust, Who, makes_process)
+from modwsgi_tel.state.sequence import RESTART
+from modwsgi_tel.state.slow import SlowTable
+from modwsgi_tel.state.window import COUNTERS, SLOW_COMPLETED, SUMS, GroupWindows
+from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
+                                     PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
+from modwsgi_tel.wire.shapes import HEADER, Shapes
+
+CREDENTIALS = struct.Struct("<iII")     # struct ucred: pid, uid, gid
+NOBODY = CREDENTIALS.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)    # a sender of which the kernel said nothing
+
+Limits = namedtuple("Limits", "processes slow samples interpreters groups events keep_bytes plain_bytes slow_s gc_s ended_s silent_s")
+Limits.__doc__ = """The bounds: numbers of processes, slow requests, samples per process, interpreters per process, groups and
+events; bytes of kept datagrams, and of those the ones not packed; seconds that ended slow requests, records of the garbage collector, ended
+processes, and silent processes of which nothing can be known, are kept."""
+
+Answer = namedtuple("Answer", "alive start nspids age_s")
+Answer.__doc__ = """What /proc said of a pid: whether there is such a process (a zombie is none; None: could not be told), its start
+time in clock ticks since boot or None, its pids in its namespaces, outermost first, or (), its age or None."""
+
+_REMEMBERED_WRONG = 8
+_VANISH_WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+
+
+class Group:
+    """What outlives the processes of a (hostname, process_group): counters and windows."""
+
+    __slots__ = ("name", "counters", "windows", "lost", "started", "stopped", "vanished", "reasons", "last_now", "processes",
+                 "slow_lost")
+
+    def __init__(self, name):
+        self.name = name
+        self.counters = [0] * len(SUMS)     # of processes that are forgotten
+        self.windows = GroupWindows()
+        self.lost = 0                       # datagrams, of processes that are forgotten
+        self.started = self.stopped = self.vanished = 0
+        self.reasons = Counter()            # shutdown_reason -> processes; bounded by _count_reason
+        self.slow_lost = 0
+        self.last_now = 0.0
+        self.processes = {}                 # id -> Process
+
+
+class Fleet:
+    """All processes that send to one socket."""
+
+    def __init__(self, limits):
+        self.limits = limits
+        self.budget = Budget(limits.plain_bytes)
+        self.shapes = Shapes()
+        self.received = 0
+        self.received_bytes = 0
+        self.wrong = Counter()              # reason -> datagrams
+        self.wrong_last = Ring(_REMEMBERED_WRONG)
+        self.kinds = [0] * 256
+        self.orphans = 0                    # of a process that is not known, and by their kind do not make one
+        self.forgotten = 0                  # processes that had their time
+        self.slow = SlowTable(limits.slow, limits.slow_s)
+        self.slow_lost = 0
+        self.events = Ring(limits.events)
+        self.groups = {}
+        self.groups_lost = 0
+        self.started_wall = None
+        self._processes = FairMap(limits.processes, keep=self._useful)
+        self._current = {}                  # sender's credentials + header's pid -> Process
+        self._starts = {}                   # sender pid -> Trust, for the processes known now
+        self._check = self.shapes.check
+        self._now = 0.0
+
+    # --- a datagram happened --------------------------------------------------------
+
+    def apply(self, datagram, sender, now, wall):
+        """Fold one datagram in: `sender` is the kernel's struct ucred.  Never raises, whatever the bytes."""
+        self.received += 1
+        self.received_bytes += len(datagram)
+        self._now = now
+        try:
+            shape, number = self._check(datagram)
+        except WireError as error:
+            self.reject(error.reason, str(error), datagram, sender, wall)
+            return
+        _, _, kind, flags, pid, seq, stamp = HEADER.unpack_from(datagram)
+        self.kinds[kind] += 1
+        key = sender + datagram[8:12]
+        process = self._current.get(key)
+        if process is None:
+            if not makes_process(kind):
+                self.orphans += 1
+                self._without_process(kind, key, pid, sender, shape, datagram, now, wall)
+                return
+            process = self._add(key, pid, sender, now, wall)
+        source = AGENT if kind >= PRIVATE or flags & AGENT_FLAG else REPORTER
+        if process.take_seq(source, seq, stamp, now) == RESTART:
+            if not makes_process(kind):
+                self.orphans += 1
+                return
+            process = self._replace(key, process, pid, sender, now, wall)
+            process.take_seq(source, seq, stamp, now)
+        process.heard(now, wall)
+        if kind == REQUEST_METRICS:
+            if datagram[shape.identity] != process.identity or not shape.ids <= process.present:
+                self._identify(process, shape, datagram)
+            process.add_tick(shape, datagram, number, now, wall, self._closed)
+            if process.life == STARTED:
+                process.become("running", wall)
+        elif kind == GC_SNAPSHOT or kind == GC_EVENT:
+            process.add_gc(shape, datagram, kind == GC_SNAPSHOT, now, wall, self.budget, self.limits)
+        elif kind == SLOW_REQUEST:
+            if self.slow.take(key, process.who, process, shape, datagram, now, wall):
+                process.windows.open.sums[SLOW_COMPLETED] += 1
+        elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
+            self._lifecycle(kind, process, pid, stamp, shape, datagram, now, wall)
+        elif kind == PROCESS_METRICS or kind == SERVER_METRICS:
+            process.chain.append(wall, now, process.who.sender_pid, datagram)
+        elif kind in process.kinds or len(process.kinds) < 16:
+            process.kinds[kind] = process.kinds.get(kind, 0) + 1
+        if self.budget.held > self.limits.keep_bytes:
+            self._trim()
+
+    def reject(self, reason, detail, datagram, sender, wall):
+        """Count bytes that are no datagram, and keep the last few to look at."""
+        pid, uid, _ = CREDENTIALS.unpack(sender)
+        self.wrong[reason] += 1
+        self.wrong_last.append({"received": wall, "sender_pid": pid, "sender_uid": uid, "reason": reason,
+                                "detail": detail, "bytes": len(datagram), "head": datagram[:64].hex()})
+
+    def _without_process(self, kind, key, pid, sender, shape, datagram, now, wall):
+        who = Who(*CREDENTIALS.unpack(sender), pid)
+        if kind == SLOW_REQUEST:
+            self.slow.take(key, who, None, shape, datagram, now, wall)
+        else:
+            self._event(kind_name(kind), pid, HEADER.unpack_from(datagram)[6], wall, shape.fields(datagram), who)
+
+    def _add(self, key, pid, sender, now, wall):
+        who = Who(*CREDENTIALS.unpack(sender), pid)
+        process = Process(who, now, wall, self.budget, self.limits)
+        process.trust = self._starts.get(who.sender_pid, process.trust)
+        for gone in self._processes.put(process.id, (who.uid, who.sender_pid), process):
+            self._unlink(gone, now)
+        self._current[key] = process
+        return process
+
+    def _replace(self, key, old, pid, sender, now, wall):
+        """The same pids, but a counter that starts over: another process."""
+        if not old.ended:
+            old.become(REPLACED, wall)
+            self._lose_requests(old, now, wall)
+        self._starts.pop(old.who.sender_pid, None)
+        return self._add(key, pid, sender, now, wall)
+
+    def _identify(self, process, shape, datagram):
+        if process.identify(shape, datagram) or process.id not in self._group(process.group).processes:
+            for group in self.groups.values():
+                group.processes.pop(process.id, None)
+            self._group(process.group).processes[process.id] = process
+
+    def _group(self, name):
+        group = self.groups.get(name)
+        if group is None:
+            if len(self.groups) >= self.limits.groups:
+                empty = [held for held in self.groups.values() if not held.processes]
+                victim = min(empty or self.groups.values(), key=lambda held: (len(held.processes), held.last_now))
+                del self.groups[victim.name]
+                self.groups_lost += 1
+            group = self.groups[name] = Group(name)
+        group.last_now = self._now
+        return group
+
+    def _closed(self, process, slot):
+        self._group(process.group).windows.add(slot)
+
+    def _lifecycle(self, kind, process, pid, stamp, shape, datagram, now, wall):
+        fields = shape.fields(datagram)
+        if process.identity is None or kind == PROCESS_STARTED:
+            self._identify(process, shape, datagram)
+        group = self._group(process.group)
+        if kind == PROCESS_STARTED:
+            group.started += 1
+        elif kind == PROCESS_STOPPING:
+            process.stopping = {"reason": fields.get("shutdown_reason", ""),
+                                "active": fields.get("active_requests_at_decision")}
+            if not process.ended:
+                process.become(STOPPING, wall)
+        else:
+            if not process.ended:
+                process.become(STOPPED, wall)
+                self._lose_requests(process, now, wall)
+            process.stopped = {"reason": fields.get("shutdown_reason", ""),
+                               "drained": None if "graceful_drain" not in fields else bool(fields["graceful_drain"]),
+                               "active": fields.get("active_requests_at_exit"),
+                               "uptime": fields.get("process_uptime"),
+                               "requests": fields.get("lifetime_request_count")}
+            group.stopped += 1
+            self._count_reason(group, process.stopped["reason"])
+        self._event(kind_name(kind), pid, stamp, wall, fields, process.who)
+
+    @staticmethod
+    def _count_reason(group, reason):
+        group.reasons[reason if reason in group.reasons or len(group.reasons) < 16 else "other"] += 1
+
+    def _event(self, kind, pid, stamp, wall, fields, who, **more):
+        """One entry of the event log, in the existing collector's shape."""
+        self.events.append({
+            "kind": kind, "pid": pid, "stamp": stamp, "hostname": fields.get("hostname", ""),
+            "process_group": fields.get("process_group", ""), "process_parent_pid": fields.get("process_parent_pid", 0),
+            "shutdown_reason": fields.get("shutdown_reason", ""), "process_uptime": fields.get("process_uptime", 0.0),
+            "lifetime_request_count": fields.get("lifetime_request_count", 0),
+            "active_requests_at_decision": fields.get("active_requests_at_decision", 0),
+            "active_requests_at_exit": fields.get("active_requests_at_exit", 0),
+            "graceful_drain": fields.get("graceful_drain", 0), "received": wall, "sender_pid": who.sender_pid, **more})
+
+    # --- time happened ----------------------------------------------------------------
+
+    def expire(self, now, wall):
+        """Lives, silences and retentions; call it about once a second."""
+        self._now = now
+        for process in self._processes.values():
+            process.quiet(now, wall)
+            if now - process.last_now > self._kept_s(process):
+                self._processes.pop(process.id)
+                self._unlink(process, now)
+                self.forgotten += 1
+            elif process.silent_now is not None:
+                for interpreter in process.interpreters.values():
+                    interpreter.chain.expire(now)
+        self.slow.expire(now)
+        self.slow.expire_active(now)
+
+    def _kept_s(self, process):
+        if process.ended:
+            return self.limits.ended_s
+        if process.checkable and process.trust.start is not None:
+            return float("inf")             # it lives, or /proc will say that it does not
+        return self.limits.silent_s
+
+    def stalled(self, seconds):
+        """We ourselves did not look for so long: nobody was silent for it."""
+        for process in self._processes.values():
+            process.last_now += seconds
+
+    def _useful(self, process):
+        """Whether another process should go first when there are too many."""
+        return not process.ended and process.silent_now is None and self._now - process.last_now < 3 * INTERVAL_S
+
+    def _unlink(self, process, now):
+        """A process leaves for good; its group keeps what it counted."""
+        slot = process.windows.roll(process.windows.open.index + 1)
+        if slot is not None:
+            self._closed(process, slot)
+        group = self._group(process.group)
+        group.counters = [a + b for a, b in zip(group.counters, process.windows.total)]
+        group.lost += process.lost()
+        group.processes.pop(process.id, None)
+        for request in list(process.slow_active.values()):
+            request.process = None
+        process.discard()
+        key = CREDENTIALS.pack(*process.who[:3]) + struct.pack("<I", process.who.pid)
+        if self._current.get(key) is process:
+            del self._current[key]
+
+    def _lose_requests(self, process, now, wall):
+        lost = self.slow.lose(process, now, wall)
+        self.slow_lost += lost
+        self._group(process.group).slow_lost += lost
+        return lost
+
+    def _trim(self):
+        """Kept datagrams passed their bound: the heaviest sender gives up its oldest."""
+        goal = self.limits.keep_bytes * 15 // 16
+        held = {}
+        for process in self._processes.values():
+            held.setdefault(process.who.uid, {}).setdefault(process.who.sender_pid, []).append(
+                [process.bytes_held(), process.id, process])
+        while self.budget.held > goal and held:
+            uid = max(held, key=lambda name: sum(item[0] for rows in held[name].values() for item in rows))
+            sender = max(held[uid], key=lambda name: sum(item[0] for item in held[uid][name]))
+            row = max(held[uid][sender])
+            chains = [row[2].chain, *(item.chain for item in row[2].interpreters.values())]
+            freed = max(chains, key=lambda chain: chain.size_held()).drop_oldest()
+            row[0] -= freed
+            if not freed or row[0] <= 0:
+                held[uid][sender].remove(row)
+                if not held[uid][sender]:
+                    del held[uid][sender]
+                if not held[uid]:
+                    del held[uid]
+
+    # --- /proc was asked --------------------------------------------------------------
+
+    def questions(self, now, most=256):
+        """The senders' pids that /proc should be asked about now: new ones, doubtful ones, silent ones."""
+        asked = {}
+        for process in self._processes.values():
+            if len(asked) >= most:
+                break
+            pid = process.who.sender_pid
+            if pid <= 0 or process.ended:
+                continue
+            if not process.trust.known or process.doubts:
+                asked[pid] = None
+            elif process.silent_now is not None and process.checkable and (
+                    now - process.vanish_checked_now >= process.vanish_wait):
+                asked[pid] = None
+        return list(asked)
+
+    def answer(self, pid, answer, now, wall):
+        """What /proc said of a sender's pid."""
+        known = self._starts.get(pid)
+        for process in self._processes.values():
+            if process.who.sender_pid != pid or process.ended:
+                continue
+            if not process.trust.known:
+                # one that is younger than our first datagram from it is another one
+                young = answer.age_s is not None and answer.age_s + 0.1 < now - process.first_now
+                process.trust = known if known is not None else Trust(
+                    True, answer.start if answer.alive and not young else None, answer.nspids if not young else ())
+                self._starts[pid] = process.trust
+            gone = answer.alive is False or (
+                answer.start is not None and process.trust.start is not None and answer.start != process.trust.start)
+            if process.doubts:
+                self._settle(process, answer, gone, wall)
+                gone = gone and process.silent_now is not None
+            if process.silent_now is not None:
+                waits = [wait for wait in _VANISH_WAITS_S if wait > process.vanish_wait]
+                process.vanish_checked_now, process.vanish_wait = now, waits[0] if waits else _VANISH_WAITS_S[-1]
+                if gone and process.checkable:
+                    self._vanish(process, now, wall)
+        if not any(process.who.sender_pid == pid and not process.ended for process in self._processes.values()):
+            self._starts.pop(pid, None)
+
+    def _settle(self, process, answer, gone, wall):
+        """A gap after a pause: loss, or another process under the same pid."""
+        process.doubts = 0
+        if not process.checkable or answer.start is None or process.trust.start is None:
+            return                          # it stays uncertain
+        for sequence in process.sources.values():
+            if gone and sequence.uncertain:
+                sequence.forgive(sequence.uncertain)
+                process.restarts += 1
+            sequence.uncertain = 0
+        if gone:
+            process.trust = Trust(True, answer.start, answer.nspids)
+            self._starts[process.who.sender_pid] = process.trust
+            self._event("process_restarted", process.pid, wall, wall, dict(process.texts), process.who, unseen=True)
+
+    def _vanish(self, process, now, wall):
+        process.become(VANISHED, wall)
+        lost = self._lose_requests(process, now, wall)
+        group = self._group(process.group)
+        group.vanished += 1
+        self._event("process_vanished", process.pid, wall, wall, dict(process.texts), process.who, lost_requests=lost,
+                    last_seen=process.last_wall)
+
+    # --- for readers --------------------------------------------------------------------
+
+    def processes(self):
+        """All processes that are kept, in order of their first datagram."""
+        return self._processes.values()
+
+    def process(self, process_id):
+        return self._processes.get(process_id)
+
+    @property
+    def decode_errors(self):
+        return sum(self.wrong.values())
+
+    @property
+    def evicted(self):
+        return self._processes.evicted
+
+    def counters(self, group):
+        """{name: count} of a group since the collector runs, of forgotten processes too."""
+        sums = group.counters[:]
+        for process in group.processes.values():
+            sums = [a + b + c for a, b, c in zip(sums, process.windows.total, process.windows.open.sums)]
+        return {name: sums[place] for name, place in COUNTERS.items()}
+
+

@@ -1,0 +1,151 @@
+"""Slow requests: every record of one request joined under its key."""
+import struct
+from collections import OrderedDict, namedtuple
+
+from modwsgi_tel.bounded import FairMap
+from modwsgi_tel.wire.fields import BY_NAME
+
+ACTIVE, STALE, COMPLETED, LOST = "active", "stale", "completed", "lost"
+
+_READ = tuple(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_id", "slow_start_stamp", "slow_log_id"))
+
+# The entry as the existing collector shows it: name there -> field here.
+ENTRY = tuple((field.name[5:] if field.name != "slow_record_state" else "state", field.name)
+              for field in BY_NAME.values() if field.name.startswith("slow_") and field.kinds == (4,))
+
+Slow = namedtuple("Slow", "key life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram")
+Slow.__doc__ = """A frozen slow request: its life is active, stale (its process goes on, but no record has come for
+`unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record."""
+
+
+class _Request:
+    __slots__ = ("key", "process", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
+                 "ended_wall", "ended_now", "shape", "datagram")
+
+
+class SlowTable:
+    """Slow requests by (process, log id); at most `limit`, the oldest of who holds most going first.
+
+    Without a log id a request is told by its thread and its start stamp.  One that has ended is
+    kept for `kept_s` seconds.
+    """
+
+    STALE_AFTER_S = 5.0                 # and three intervals of its process
+
+    def __init__(self, limit, kept_s):
+        self.kept_s = kept_s
+        self.forgotten = 0
+        self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
+        self._ended = OrderedDict()     # key -> None, in order of their end
+
+    def __len__(self):
+        return len(self._requests)
+
+    @property
+    def evicted(self):
+        return self._requests.evicted
+
+    def take(self, key, who, process, shape, datagram, now, wall):
+        """A slow_request datagram of the process with this key, known (Process) or not (None).
+
+        True when it completes a request that had not been seen completed.
+        """
+        state, thread, start, log_id = shape.read(_READ, datagram)
+        key += log_id if log_id else b"\0" + struct.pack("<Qd", thread, start)
+        request = self._requests.get(key)
+        if request is None:
+            request = _Request()
+            request.key, request.process, request.pid, request.sender_pid = key, process, who.pid, who.sender_pid
+            request.group = process.group if process else ("", "")
+            request.first_wall = wall
+            request.life, request.ended_wall, request.ended_now = ACTIVE, None, None
+            for gone in self._requests.put(key, (who.uid, key[:16]), request):
+                self._unlink(gone)
+        elif request.life == COMPLETED and not state:
+            return False                # an active record that came late
+        request.shape, request.datagram = shape, datagram
+        request.last_wall, request.last_now = wall, now
+        if process is not None:
+            request.process, request.group = process, process.group
+        if state:
+            fresh = request.life != COMPLETED
+            self._end(request, COMPLETED, now, wall)
+            return fresh
+        if request.life == LOST:
+            self._ended.pop(key, None)
+        request.life = ACTIVE
+        if process is not None:
+            process.slow_active[key] = request
+        return False
+
+    def _end(self, request, life, now, wall):
+        request.life = life
+        request.ended_now, request.ended_wall = now, wall
+        self._ended.pop(request.key, None)
+        self._ended[request.key] = None
+        if request.process is not None:
+            request.process.slow_active.pop(request.key, None)
+
+    def _unlink(self, request):
+        self._ended.pop(request.key, None)
+        if request.process is not None:
+            request.process.slow_active.pop(request.key, None)
+
+    def lose(self, process, now, wall):
+        """The process is gone: its active requests never complete.  Returns how many."""
+        lost = list(process.slow_active.values())
+        for request in lost:
+            self._end(request, LOST, now, wall)
+        return len(lost)
+
+    def expire(self, now):
+        """Forget what ended long ago, and what has been active without a word for as long."""
+        while self._ended:
+            key = next(iter(self._ended))
+            if self._requests.get(key).ended_now >= now - self.kept_s:
+                break
+            self._forget(key)
+
+    def expire_active(self, now):
+        for key in self._requests.keys():
+            request = self._requests.get(key)
+            if request.life == ACTIVE and request.last_now < now - self.kept_s and (
+                    request.process is None or request.process.silent_now is None):
+                self._forget(key)
+
+    def _forget(self, key):
+        self._unlink(self._requests.pop(key))
+        self.forgotten += 1
+
+    def clear(self, now):
+        """Drop what has ended or is stale; keeps what still runs.  Returns how many were dropped."""
+        dropped = 0
+        for key in self._requests.keys():
+            if self._life(self._requests.get(key), now) != ACTIVE:
+                self._unlink(self._requests.pop(key))
+                dropped += 1
+        return dropped
+
+    def _life(self, request, now):
+        if request.life != ACTIVE:
+            return request.life
+        process = request.process
+        if process is None or process.silent_now is None:
+            limit = max(self.STALE_AFTER_S, 3 * process.interval if process else 0)
+            if now - request.last_now > limit:
+                return STALE
+        return ACTIVE
+
+    def keys(self):
+        """The keys of now, for a reader that takes its time; `freeze` gives each, or None when it has gone."""
+        return self._requests.keys()
+
+    def freeze(self, key, now):
+        """The request of a key as a Slow, or None."""
+        request = self._requests.get(key)
+        if request is None:
+            return None
+        process = request.process
+        return Slow(key, self._life(request, now), process.id if process else None, request.pid, request.sender_pid,
+                    request.group, request.first_wall, request.last_wall, request.ended_wall,
+                    max(0.0, now - request.last_now), request.shape, request.datagram)

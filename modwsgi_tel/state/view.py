@@ -1,0 +1,341 @@
+"""Views: what a reader gets, as frozen plain data.
+
+`summary` is the one that every face reads.  Its JSON is versioned: keys are added, never
+changed.  A window is "now" (the newest tick of each process that still sends), "1m" or "10m"
+(by receive time, in steps of 5 and of 60 seconds):
+
+    {"seconds", "ticks", "requests", "throughput",        # throughput: requests per second
+     "capacity", "cpu_user", "cpu_system", "cpu",         # ratios; cpu in cores
+     "status": {"1xx".."5xx"}, "phases": {phase: {"mean", "p50", "p95", "p99"[, "max"]}},
+     "gil": {"share", "coefficient": {"q", "reading", "waits"} or null},
+     "gc": {"pauses", "seconds", "max"}, "slow_completed", "input_bytes", "output_bytes"}
+
+All times are seconds.  What the senders do not tell is null, never 0.  `share` is GIL wait
+over application time.  A process has of the phases only `request`.
+"""
+from collections import Counter
+
+from modwsgi_tel.state.process import ENDED, LIVES
+from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_SECONDS, INPUT_BYTES,
+                                      PERIOD, PHASE, REQUESTS, SLOW_COMPLETED, STATUS, SUMS, TICKS, Slot, firsts)
+from modwsgi_tel.wire.buckets import ZERO, gil_coefficient, merge, percentiles
+from modwsgi_tel.wire.fields import BY_NAME, PHASE_FIELDS, PHASES, kind_name
+from modwsgi_tel.wire.shapes import finite
+
+VERSION = 1
+WINDOWS = ("now", "1m", "10m")
+STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+FRESH_INTERVALS = 3                     # a newest tick older than that is not "now"
+BATCH = 16                              # processes between two turns of the loop
+
+_THREADS = (("maximum", "request_threads_maximum"), ("started", "request_threads_started"),
+            ("active", "request_threads_active"))
+
+
+def run(steps):
+    """The result of a generator that yields when others may have a turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def summary(fleet, now, wall, own=None):
+    """The summary as one dict; `own` is what the collector says of itself (see collector)."""
+    return run(summary_steps(fleet, now, wall, own))
+
+
+def summary_steps(fleet, now, wall, own=None):
+    """As `summary`, but a generator that yields (nothing) between pieces of work of about a millisecond."""
+    groups, total = [], _Total()
+    rows = {}
+    for group in list(fleet.groups.values()):
+        members = list(group.processes.values())
+        merged = _merged(group, members, now)
+        counters = fleet.counters(group)
+        yield
+        row = _group(group, members, merged, counters, total, now)
+        groups.append(row)
+        yield
+    for place, process in enumerate(fleet.processes()):
+        rows[process.id] = process_view(process, now, wall)
+        if place % BATCH == BATCH - 1:
+            yield
+    unplaced = [process for process in fleet.processes() if process.identity is None]
+    return {"type": "summary", "version": VERSION, "time": wall, "collector": collector(fleet, own),
+            "totals": total.view(fleet, rows.values(), unplaced), "groups": groups, "processes": list(rows.values())}
+
+
+def collector(fleet, own=None):
+    """The collector's own figures; what was lost to any bound is in `bounds`."""
+    return {
+        "received": fleet.received, "received_bytes": fleet.received_bytes, "decode_errors": fleet.decode_errors,
+        "wrong": dict(fleet.wrong), "wrong_last": list(fleet.wrong_last),
+        "kinds": {kind_name(kind): count for kind, count in enumerate(fleet.kinds) if count},
+        "without_process": fleet.orphans, "kept_bytes": fleet.budget.held,
+        "bounds": {"processes_evicted": fleet.evicted, "processes_forgotten": fleet.forgotten,
+                   "slow_evicted": fleet.slow.evicted, "slow_forgotten": fleet.slow.forgotten,
+                   "events_dropped": fleet.events.dropped, "groups_evicted": fleet.groups_lost,
+                   "interpreters_evicted": sum(process.interpreters_lost for process in fleet.processes()),
+                   "records_dropped": fleet.budget.dropped_records},
+        **(own or {})}
+
+
+# --- windows ---------------------------------------------------------------------------
+
+class _Sum:
+    """Slots added up: sums, peaks, {phase: counts}, and the seconds they cover."""
+
+    def __init__(self):
+        self.slot = Slot(0)
+        self.covered = {}               # 5-second index -> the longest time that one process reported
+
+    def add(self, slot, covered):
+        self.slot.merge(slot)
+        for index, seconds in covered.items():
+            if seconds > self.covered.get(index, 0.0):
+                self.covered[index] = seconds
+
+
+def _merged(group, members, now):
+    """{window: _Sum} of a group: closed slots, the open ones of its processes, the newest ticks."""
+    out = {name: _Sum() for name in WINDOWS}
+    frozen = group.windows.freeze(now)
+    for name in ("1m", "10m"):
+        for slot, covered in frozen[name]:
+            out[name].add(slot, covered)
+    first, minute = firsts(now)
+    for process in members:
+        slot = process.windows.open
+        covered = {slot.index: slot.sums[PERIOD]}
+        if slot.index >= first:
+            out["1m"].add(slot, covered)
+        if slot.index // 12 >= minute:
+            out["10m"].add(slot, covered)
+        tick = _fresh_tick(process, now)
+        if tick is not None:
+            out["now"].add(tick, {0: tick.sums[PERIOD]})
+    return out
+
+
+def _fresh_tick(process, now):
+    """A Slot of the newest tick, or None when that is too old or there is none."""
+    if process.tick is None or process.ended:
+        return None
+    at, shape, datagram, number = process.tick
+    if now - at > max(3.0, FRESH_INTERVALS * process.interval):
+        return None
+    slot = Slot(0)
+    return slot if slot.tick(shape, datagram, number) else None
+
+
+def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PHASES):
+    """The JSON of a window out of added-up sums, peaks, {phase: 65 counts} and covered seconds."""
+    ticks, period, requests = sums[TICKS], sums[PERIOD], sums[REQUESTS]
+
+    def rate(place, field):
+        return sums[place] / period if period and field in present else None
+
+    user, system = rate(CPU_USER, 30), rate(CPU_SYSTEM, 31)
+    # of one core: per process for a process, added up over the processes for a group
+    cores = period / covered if covered else None
+    user, system = (None if share is None else share * cores for share in (user, system))
+    out = {
+        "seconds": covered, "ticks": int(ticks), "requests": int(requests),
+        "throughput": requests / covered if covered else None,
+        "capacity": rate(CAPACITY, 22), "cpu_user": user, "cpu_system": system,
+        "cpu": None if user is None or system is None else user + system,
+        "status": {name: int(sums[STATUS + place]) for place, name in enumerate(STATUSES)},
+        "phases": {}, "gil": {"share": None, "coefficient": None},
+        "gc": {"pauses": int(sums[GC_PAUSES]), "seconds": sums[GC_SECONDS], "max": peaks[1] if sums[GC_PAUSES] else None},
+        "slow_completed": int(sums[SLOW_COMPLETED]), "input_bytes": int(sums[INPUT_BYTES]),
+        "output_bytes": int(sums[INPUT_BYTES + 2])}
+    for phase in phases:
+        mean_field, _, _, row_field = PHASE_FIELDS[phase]
+        if mean_field not in present and row_field not in present:
+            continue
+        mean = sums[PHASE + PHASES.index(phase)] / requests if requests else None
+        longest = peaks[0] if phase == "request" and requests else None
+        row = counts.get(phase)
+        p50, p95, p99 = percentiles(row, longest_s=longest) if row is not None else (None, None, None)
+        out["phases"][phase] = {"mean": mean, "p50": p50, "p95": p95, "p99": p99}
+        if phase == "request":
+            out["phases"][phase]["max"] = longest
+    application = sums[PHASE + PHASES.index("application")]
+    if application and PHASE_FIELDS["gil_wait"][0] in present:
+        out["gil"]["share"] = sums[PHASE + PHASES.index("gil_wait")] / application
+    if "gil_wait" in counts:
+        out["gil"]["coefficient"] = gil_coefficient(counts["gil_wait"], switch_interval)
+    return out
+
+
+# --- groups and totals --------------------------------------------------------------------
+
+class _Total:
+    def __init__(self):
+        self.sums = {name: _Sum() for name in WINDOWS}
+        self.counters = Counter()
+        self.lost = 0
+        self.present = frozenset()
+        self.switch_interval = 0.0
+
+    def view(self, fleet, rows, unplaced):
+        lives = dict.fromkeys(LIVES, 0)
+        for row in rows:
+            lives[row["life"]] += 1
+        for process in unplaced:                # no tick yet, so in no group
+            self.lost += process.lost()
+        return {"groups": len(fleet.groups), "processes": len(rows), "lives": lives,
+                "counters": dict(self.counters), "lost": self.lost,
+                "lost_uncertain": sum(row["lost_uncertain"] for row in rows),
+                "slow": {"kept": len(fleet.slow), "active": sum(row["slow_active"] for row in rows),
+                         "lost": fleet.slow_lost},
+                "windows": {name: _window_of(held, self.present, self.switch_interval)
+                            for name, held in self.sums.items()}}
+
+
+def _window_of(held, present, switch_interval):
+    slot = held.slot
+    return window(slot.sums, slot.peaks, slot.histograms.counts(), sum(held.covered.values()), present, switch_interval)
+
+
+def _group(group, members, merged, counters, total, now):
+    present = frozenset().union(*(process.present for process in members))
+    switch = max((process.switch_interval for process in members), default=0.0)
+    lost = group.lost + sum(process.lost() for process in members)
+    for name, held in merged.items():
+        total.sums[name].add(held.slot, held.covered)
+    total.counters.update(counters)
+    total.lost += lost
+    total.present |= present
+    total.switch_interval = max(total.switch_interval, switch)
+    lives, roles = dict.fromkeys(LIVES, 0), Counter()
+    threads, rss = Counter(), None
+    for process in members:
+        lives[process.life] += 1
+        roles[process.role] += 1
+        fields = newest_fields(process)
+        if process.life not in ENDED and fields:
+            threads.update({name: fields[field] for name, field in _THREADS if field in fields})
+            if "memory_rss" in fields:
+                rss = (rss or 0) + fields["memory_rss"]
+    return {"hostname": group.name[0], "process_group": group.name[1], "lives": lives, "roles": dict(roles),
+            "threads": dict(threads) or None, "rss": rss, "counters": counters, "lost": lost,
+            "started": group.started, "stopped": group.stopped, "vanished": group.vanished,
+            "stop_reasons": dict(group.reasons), "slow_active": sum(len(process.slow_active) for process in members),
+            "slow_lost": group.slow_lost, "switch_interval": switch or None,
+            "windows": {name: _window_of(held, present, switch) for name, held in merged.items()}}
+
+
+# --- processes ----------------------------------------------------------------------------
+
+_NEWEST = ("memory_rss", "memory_max_rss", "slow_requests_threshold", *(field for _, field in _THREADS))
+_NEWEST_IDS = tuple(BY_NAME[name].id for name in _NEWEST)
+
+
+def newest_fields(process):
+    """The scalar fields of the newest tick that a view shows, those that are there: {name: value}."""
+    if process.tick is None:
+        return {}
+    _, shape, datagram, _ = process.tick
+    return {name: value for name, number, value in zip(_NEWEST, _NEWEST_IDS, shape.read(_NEWEST_IDS, datagram))
+            if number in shape.ids}
+
+
+def process_view(process, now, wall):
+    """One process as in the summary."""
+    fields = newest_fields(process)
+    frozen = process.windows.freeze(now)
+    windows = {}
+    tick = _fresh_tick(process, now)
+    if tick is not None:
+        frozen["now"] = [_Newest(tick)]
+    for name in WINDOWS:
+        sums, peaks, row = [0] * len(SUMS), (0.0, 0.0), None
+        for held in frozen.get(name, ()):
+            sums = [a + b for a, b in zip(sums, held.sums)]
+            peaks = tuple(map(max, peaks, held.peaks))
+            if held.requests is not None:
+                row = held.requests if row is None else merge(row, held.requests)
+        windows[name] = window(sums, peaks, {} if row is None else {"request": row}, sums[PERIOD], process.present,
+                               phases=("request",))
+    totals = process.windows.total
+    opened = process.windows.open.sums
+    return {
+        "id": process.id, "pid": process.pid, "sender_pid": process.who.sender_pid, "sender_uid": process.who.uid,
+        "hostname": process.texts["hostname"], "process_group": process.texts["process_group"], "role": process.role,
+        "life": process.life, "life_since": process.life_wall,
+        "silent_s": None if process.silent_now is None else max(0.0, now - process.silent_now),
+        "alive": alive(process), "stopping": process.stopping, "stopped": finite(process.stopped),
+        "first_seen": process.first_wall, "last_seen": process.last_wall, "interval": process.interval,
+        "parent_pid": process.parent_pid, "start_ticks": process.trust.start, "namespace_pids": list(process.trust.nspids),
+        "restarts_unseen": process.restarts,
+        "threads": {name: fields.get(field) for name, field in _THREADS}, "rss": fields.get("memory_rss"),
+        "max_rss": fields.get("memory_max_rss"), "slow_threshold": finite(fields.get("slow_requests_threshold")),
+        "slow_active": len(process.slow_active), "interpreters": len(process.interpreters),
+        "lost": process.lost(), "lost_uncertain": sum(source.uncertain for source in process.sources.values()),
+        "implausible": process.odd,
+        "counters": {name: totals[place] + opened[place] for name, place in COUNTERS.items()},
+        "windows": windows}
+
+
+class _Newest:
+    __slots__ = ("sums", "peaks", "requests")
+
+    def __init__(self, slot):
+        self.sums, self.peaks, self.requests = slot.sums, slot.peaks, slot.histograms.phase("request")
+
+
+def alive(process):
+    """What /proc says: True, False, or None when it was not asked or cannot say."""
+    if process.life == "vanished":
+        return False
+    if not process.checkable or process.trust.start is None or process.ended:
+        return None
+    return True if process.silent_now is None or process.vanish_checked_now else None
+
+
+def sources_view(process):
+    """Loss per source of datagrams: {source: {"received", "lost", "uncertain", "late", "duplicates", "newest_seq"}}."""
+    return {name: {"received": sequence.received, "lost": sequence.lost, "uncertain": sequence.uncertain,
+                   "late": sequence.late, "duplicates": sequence.duplicates, "newest_seq": sequence.newest}
+            for name, sequence in process.sources.items()}
+
+
+def process_details(process, now, wall):
+    """All about one process but its history: the summary's row, the newest tick, GC state and losses."""
+    out = process_view(process, now, wall)
+    out["versions"] = {name: process.texts[name] for name in
+                       ("mod_wsgi_version", "python_version", "apache_version", "mpm_name")}
+    out["sources"] = sources_view(process)
+    out["kinds"] = {kind_name(kind): count for kind, count in process.kinds.items()}
+    out["interpreters_evicted"] = process.interpreters_lost
+    out["newest"] = None
+    if process.tick is not None:
+        at, shape, datagram, _ = process.tick
+        out["newest"] = {"age_s": now - at, "fields": shape.fields(datagram)}
+    out["gc"] = {name.decode("utf-8", "replace"): item.snapshot[0].fields(item.snapshot[1])
+                 for name, item in process.interpreters.items() if item.snapshot is not None}
+    return finite(out)
+
+
+def histogram(fleet, phase, name, group, now):
+    """Counts, percentiles and GIL coefficient of one phase: of a group by its name, or of all (None).
+
+    Returns {"phase", "window", "group", "counts", "requests", "p50", "p95", "p99"}.
+    """
+    row, present, switch = ZERO, False, 0.0
+    for held in fleet.groups.values():
+        if group is None or held.name[1] == group:
+            members = list(held.processes.values())
+            counts = _merged(held, members, now)[name].slot.histograms.phase(phase)
+            switch = max([switch, *(process.switch_interval for process in members)])
+            if counts is not None:
+                row, present = merge(row, counts), True
+    p50, p95, p99 = percentiles(row)
+    out = {"phase": phase, "window": name, "group": group, "counts": list(row) if present else None,
+           "requests": sum(row), "p50": p50, "p95": p95, "p99": p99}
+    if phase == "gil_wait":
+        out["coefficient"] = gil_coefficient(row, switch)
+    return finite(out)

@@ -1,0 +1,278 @@
+"""Running sums over the last minute and the last ten: what a rate or a percentile is made of.
+
+Time is cut into slots of 5 s and of 60 s by receive time.  A tick is added to the open
+5-second slot of its process; when that closes it is added, as one, to the process's and to
+its group's windows.  So a tick costs the same whatever is watched, and a reader adds up a
+few dozen slots, never the history.
+"""
+from array import array
+from collections import deque
+
+from modwsgi_tel.wire.buckets import ZERO, merge
+from modwsgi_tel.wire.fields import PHASES, PHASE_FIELDS
+from modwsgi_tel.wire.shapes import LANES_MAX
+
+SLOT_S = 5.0
+MINUTE_S = 60.0
+SLOTS_IN_MINUTE = int(MINUTE_S / SLOT_S)
+
+# What a slot adds up.  *_x_* are products: dividing by the second factor's sum gives a mean.
+SUMS = ("ticks", "period", "requests", "capacity_x_period", "cpu_user_x_period", "cpu_system_x_period",
+        *(f"{phase}_x_requests" for phase in PHASES),
+        "input_bytes", "input_reads", "output_bytes", "output_writes",
+        "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx",
+        "gc_pauses", "gc_seconds", "slow_completed", "gc_dropped_events")
+(TICKS, PERIOD, REQUESTS, CAPACITY, CPU_USER, CPU_SYSTEM) = range(6)
+PHASE = 6                               # PHASE + PHASES.index(phase)
+INPUT_BYTES = PHASE + len(PHASES)
+STATUS = INPUT_BYTES + 4
+GC_PAUSES = STATUS + 5
+GC_SECONDS, SLOW_COMPLETED, GC_DROPPED = GC_PAUSES + 1, GC_PAUSES + 2, GC_PAUSES + 3
+# The fields of a tick that are added up, in the order that Slot.tick takes them apart.
+TICK_FIELDS = (10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES), 100, 101, 102, 103,
+               120, 121, 122, 123, 124, PHASE_FIELDS["request"][2])
+PLAUSIBLE = 2.0 ** 50                   # one tick's numbers, added up: beyond it is nonsense, not load
+
+# What a slot keeps the largest of.
+PEAKS = ("request_time_max", "gc_pause_max")
+_NOTHING = [0] * len(SUMS)
+
+# The counters that are kept for good: those of SUMS that count something, by the name in the JSON.
+COUNTERS = {name: SUMS.index(name) for name in SUMS if "_x_" not in name and name not in ("ticks", "period")}
+
+
+class Histograms:
+    """Histograms of all phases, added up as long integers, one per shape (see wire.shapes).
+
+    `wide` takes what does not fit the integers' lanes, as {phase: 65 counts}.
+    """
+
+    __slots__ = ("sums", "wide")
+
+    def __init__(self):
+        self.sums = {}                  # shape -> [integer, datagrams in it]
+        self.wide = None
+
+    def add(self, shape, number, datagrams=1):
+        """Add `datagrams` histograms of a shape, already summed under its histogram_mask."""
+        held = self.sums.get(shape)
+        if held is None:
+            self.sums[shape] = [number, datagrams]
+        elif held[1] + datagrams <= LANES_MAX:
+            held[0] += number
+            held[1] += datagrams
+        else:
+            self.add_wide(shape.histograms(held[0]))
+            held[:] = number, datagrams
+
+    def add_wide(self, counts):
+        if self.wide is None:
+            self.wide = {}
+        for phase, row in counts.items():
+            self.wide[phase] = merge(self.wide.get(phase, ZERO), row)
+
+    def merge(self, other):
+        for shape, (number, datagrams) in other.sums.items():
+            self.add(shape, number, datagrams)
+        if other.wide:
+            self.add_wide(other.wide)
+
+    def copy(self):
+        out = Histograms()
+        out.merge(self)
+        return out
+
+    def phase(self, phase):
+        """65 counts of one phase, or None when it was not seen."""
+        out = (self.wide or {}).get(phase)
+        for shape, (number, _) in self.sums.items():
+            row = shape.histogram(number, phase)
+            if row is not None:
+                out = row if out is None else merge(out, row)
+        return out
+
+    def counts(self):
+        """{phase: 65 counts}, for the phases that were seen."""
+        out = {phase: list(row) for phase, row in (self.wide or {}).items()}
+        for shape, (number, _) in self.sums.items():
+            for phase, row in shape.histograms(number).items():
+                out[phase] = merge(out[phase], row) if phase in out else list(row)
+        return out
+
+
+class Slot:
+    """The sums of a stretch of time; `index` is its start divided by its length."""
+
+    __slots__ = ("index", "sums", "peaks", "histograms")
+
+    def __init__(self, index):
+        self.index = index
+        self.sums = _NOTHING[:]
+        self.peaks = [0.0, 0.0]
+        self.histograms = Histograms()
+
+    def tick(self, shape, datagram, number):
+        """Add one request_metrics datagram; False, and nothing added, when its numbers are nonsense.
+
+        `number` is what Shapes.check gave for it.
+        """
+        values = shape.read(TICK_FIELDS, datagram)
+        (period, requests, capacity, cpu_user, cpu_system,
+         server, queue, daemon, application, request, gil_wait, input_read, output_write,
+         input_bytes, input_reads, output_bytes, output_writes,
+         status_1xx, status_2xx, status_3xx, status_4xx, status_5xx, longest) = values
+        if not 0 <= sum(values) < PLAUSIBLE or min(values) < 0:
+            return False
+        sums = self.sums
+        sums[0] += 1
+        sums[1] += period
+        sums[3] += capacity * period
+        sums[4] += cpu_user * period
+        sums[5] += cpu_system * period
+        if requests:
+            sums[2] += requests
+            sums[6] += server * requests
+            sums[7] += queue * requests
+            sums[8] += daemon * requests
+            sums[9] += application * requests
+            sums[10] += request * requests
+            sums[11] += gil_wait * requests
+            sums[12] += input_read * requests
+            sums[13] += output_write * requests
+            sums[14] += input_bytes
+            sums[15] += input_reads
+            sums[16] += output_bytes
+            sums[17] += output_writes
+            sums[18] += status_1xx
+            sums[19] += status_2xx
+            sums[20] += status_3xx
+            sums[21] += status_4xx
+            sums[22] += status_5xx
+            if longest > self.peaks[0]:
+                self.peaks[0] = longest
+            if number is None:
+                self.histograms.add_wide(shape.wide_histograms(datagram))
+            else:
+                self.histograms.add(shape, number & shape.histogram_mask)
+        return True
+
+    def merge(self, other):
+        self.sums = [a + b for a, b in zip(self.sums, other.sums)]
+        self.peaks = [max(a, b) for a, b in zip(self.peaks, other.peaks)]
+        self.histograms.merge(other.histograms)
+
+
+class _Packed:
+    """A closed slot of a process: its sums as doubles, of its histograms only the requests'."""
+
+    __slots__ = ("index", "sums", "peaks", "requests")
+
+    def __init__(self, index, sums, peaks, requests):
+        self.index = index
+        self.sums = array("d", sums)
+        self.peaks = tuple(peaks)
+        self.requests = requests        # 65 counts as array("I"), or None when there was no request
+
+
+def _counts(row):
+    return array("I", [min(n, 2 ** 32 - 1) for n in row])
+
+
+def _packed_row(slot):
+    row = slot.histograms.phase("request") if slot.sums[REQUESTS] else None
+    return None if row is None else _counts(row)
+
+
+class ProcessWindows:
+    """The windows of one process; `total` are its sums since it is known, the open slot left out."""
+
+    __slots__ = ("open", "total", "_short", "_minute", "_long")
+
+    def __init__(self, now):
+        self.open = Slot(int(now // SLOT_S))
+        self.total = _NOTHING[:]
+        self._short = deque(maxlen=SLOTS_IN_MINUTE)
+        self._minute = None
+        self._long = deque(maxlen=9)
+
+    def roll(self, index):
+        """Close the open slot and open the one with this index; returns what was closed, or None."""
+        slot = self.open
+        if slot.index >= index:         # the clock of a replay may stand still
+            return None
+        self.open = Slot(index)
+        if not any(slot.sums):
+            return None
+        self.total = [a + b for a, b in zip(self.total, slot.sums)]
+        row = _packed_row(slot)
+        self._short.append(_Packed(slot.index, slot.sums, slot.peaks, row))
+        minute = slot.index // SLOTS_IN_MINUTE
+        held = self._minute
+        if held is not None and held.index == minute:
+            held.sums = array("d", [a + b for a, b in zip(held.sums, slot.sums)])
+            held.peaks = tuple(max(a, b) for a, b in zip(held.peaks, slot.peaks))
+            if row is not None:
+                held.requests = row if held.requests is None else _counts(merge(held.requests, row))
+        else:
+            if held is not None:
+                self._long.append(held)
+            self._minute = _Packed(minute, slot.sums, slot.peaks, row)
+        return slot
+
+    def freeze(self, now):
+        """The slots of both windows, as plain references: cheap, and safe to read later.
+
+        Returns {"1m": [...], "10m": [...]} of objects with sums, peaks and requests; what the
+        open slot holds is in both.
+        """
+        slot = self.open
+        row = _packed_row(slot)
+        current = [_Packed(slot.index, slot.sums, slot.peaks, row)] if any(slot.sums) else []
+        first, minute = firsts(now)
+        short = [held for held in self._short if held.index >= first]
+        return {"1m": short + (current if slot.index >= first else []),
+                "10m": [held for held in (*self._long, self._minute) if held is not None and held.index >= minute]
+                + current}
+
+
+class GroupWindows:
+    """The windows of many processes together.
+
+    Each entry is (Slot, covered): `covered` is {5-second index: the longest time, in seconds,
+    that one process reported for it}.  The requests of all divided by the sum of these are
+    the group's rate, whatever the number of processes and whenever they came and went.
+    """
+
+    __slots__ = ("_short", "_long")
+
+    def __init__(self):
+        self._short = deque(maxlen=13)
+        self._long = deque(maxlen=11)
+
+    def add(self, slot):
+        """Add a closed slot of one process."""
+        for held, index in ((self._short, slot.index), (self._long, slot.index // SLOTS_IN_MINUTE)):
+            found = next((entry for entry in reversed(held) if entry[0].index == index), None)
+            if found is None:
+                if len(held) == held.maxlen and held[0][0].index > index:
+                    continue                        # older than all that is kept
+                found = (Slot(index), {})
+                held.append(found)
+                if len(held) > 1 and held[-2][0].index > index:
+                    ordered = sorted(held, key=lambda entry: entry[0].index)
+                    held.clear()
+                    held.extend(ordered)
+            found[0].merge(slot)
+            covered = found[1]
+            covered[slot.index] = max(covered.get(slot.index, 0.0), slot.sums[PERIOD])
+
+    def freeze(self, now):
+        """{"1m": [(Slot, covered)], "10m": [...]} of what is closed and not yet too old."""
+        first, minute = firsts(now)
+        return {"1m": [entry for entry in self._short if entry[0].index >= first],
+                "10m": [entry for entry in self._long if entry[0].index >= minute]}
+
+
+def firsts(now):
+    """The oldest 5-second and 60-second index that still belong to the windows at `now`."""
+    return int((now - MINUTE_S) // SLOT_S) + 1, int((now - 10 * MINUTE_S) // MINUTE_S) + 1

@@ -1,0 +1,191 @@
+"""/api/state: everything that is kept, as JSON text in pieces.
+
+The shape is the existing collector's; our own keys stand beside it.  A generator of bytes:
+what it holds is one block of records and one piece, whatever the size of the answer.  The
+answer is cut when it is asked for: what arrives later is left out, and what is dropped
+meanwhile is skipped, not pinned for a slow reader.
+"""
+from heapq import merge
+from json import dumps
+
+from modwsgi_tel.state.slow import ACTIVE, COMPLETED, ENTRY
+from modwsgi_tel.state.view import alive, collector
+from modwsgi_tel.wire.blocks import records
+from modwsgi_tel.wire.fields import BY_NAME, GC_EVENT, GC_SNAPSHOT, TEXT, kind_name
+from modwsgi_tel.wire.shapes import HEADER, finite
+
+PIECE = 24 << 10                        # characters after which a piece goes out: about half a millisecond of work
+
+_TEXTS = ("hostname", "process_group", "mod_wsgi_version", "python_version", "apache_version", "mpm_name")
+_DEFAULTS = {field: "" if BY_NAME[field].type == TEXT else 0 for _, field in ENTRY}
+
+
+def text(value):
+    """Strict, compact JSON; NaN and infinity must be gone already."""
+    return dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def encoded(piece):
+    """JSON text as bytes; a lone surrogate, which no decoding here makes, would still be no reason to fail."""
+    return piece.encode("utf-8", "replace")
+
+
+class Query:
+    """What of the state is wanted: by group, by pid, the newest `samples`, what was received after `since`."""
+
+    def __init__(self, group=None, pid=None, samples=None, since=None):
+        self.group, self.pid, self.samples, self.since = group, pid, samples, since
+
+    def wants(self, process):
+        return ((self.group is None or process.texts["process_group"] == self.group)
+                and (self.pid is None or self.pid in (process.pid, process.who.sender_pid)))
+
+    def wants_slow(self, slow):
+        return ((self.group is None or slow.group[1] == self.group)
+                and (self.pid is None or self.pid in (slow.pid, slow.sender_pid))
+                and (self.since is None or slow.last_wall > self.since))
+
+    def wants_event(self, event):
+        return ((self.group is None or event["process_group"] == self.group)
+                and (self.pid is None or self.pid in (event["pid"], event["sender_pid"]))
+                and (self.since is None or event["received"] > self.since))
+
+
+def state(fleet, memo, now, wall, query=Query(), own=None):
+    """The whole answer, as an iterator of bytes; the cut is made by this call."""
+    cut = [(process, process.chain.position(),
+            [(name, item.chain, item.chain.position()) for name, item in process.interpreters.items()])
+           for process in fleet.processes() if query.wants(process)]
+    head = {"type": "snapshot", "total_received": fleet.received, "decode_errors": fleet.decode_errors,
+            "time": wall, "collector": collector(fleet, own)}
+    slow = fleet.slow.keys()
+    events = [event for event in fleet.events if query.wants_event(event)]
+    return _batched(_parts(fleet, memo, now, query, cut, head, slow, events))
+
+
+def _batched(parts):
+    held, size = [], 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= PIECE:
+            yield encoded("".join(held))
+            held, size = [], 0
+    yield encoded("".join(held))
+
+
+def _parts(fleet, memo, now, query, cut, head, slow, events):
+    yield text(head)[:-1] + ',"processes":['
+    comma = ""
+    for process, position, interpreters in cut:
+        yield comma + _process_head(process) + ',"samples":['
+        comma = ","
+        yield from _samples(fleet.shapes, memo, process, position, query)
+        yield '],"gc_snapshots":{'
+        yield from _gc_snapshots(fleet.shapes, memo, process, interpreters, query)
+        yield '},"gc_events":['
+        yield from _gc_events(fleet.shapes, memo, interpreters, query)
+        yield "]}"
+    yield '],"slow_requests":['
+    yield from slow_parts(fleet, slow, now, query)
+    yield '],"lifecycle_events":['
+    for place, event in enumerate(events):
+        yield ("," if place else "") + text(finite(event))
+    yield "]}\n"
+
+
+def _process_head(process):
+    newest = max((sequence.newest for sequence in process.sources.values()), default=0)
+    out = {"pid": process.pid, **{name: process.texts[name] for name in _TEXTS},
+           "process_parent_pid": process.parent_pid, "last_seq": newest, "drops": process.lost(),
+           "id": process.id, "sender_pid": process.who.sender_pid, "life": process.life, "alive": alive(process),
+           "drops_uncertain": sum(sequence.uncertain for sequence in process.sources.values())}
+    return text(out)[:-1]
+
+
+def _number(value):
+    return repr(value) if value - value == 0 else "null"
+
+
+def _after(chain, position, query):
+    """The index of the first counted record that is wanted."""
+    wanted = chain.keep if query.samples is None else min(chain.keep, query.samples)
+    return position.counted - wanted
+
+
+def _walk(chain, position, query, counts):
+    """Yield (wall, datagram, whether it counts) of what a query wants of a chain."""
+    first = _after(chain, position, query)
+    for stretch in chain.read(position, query.since):
+        index = stretch.counted_first
+        for wall, _, datagram in records(stretch.raw, 0, stretch.end):
+            counted = counts(datagram)
+            index += counted
+            if index > first and (query.since is None or wall > query.since):
+                yield wall, datagram, counted
+
+
+def _samples(shapes, memo, process, position, query):
+    comma = ""
+    for wall, datagram, _ in _walk(process.chain, position, query, lambda datagram: True):
+        shape, _ = shapes.check(datagram)
+        _, _, kind, _, pid, seq, stamp = HEADER.unpack_from(datagram)
+        yield (f'{comma}{{"type":"sample","kind":"{kind_name(kind)}","pid":{pid},"seq":{seq},"stamp":{_number(stamp)},'
+               f'"received":{wall!r},"fields":{shape.json(datagram, memo)}}}')
+        comma = ","
+
+
+def _is_snapshot(datagram):
+    return datagram[5] == GC_SNAPSHOT
+
+
+def _gc_snapshots(shapes, memo, process, interpreters, query):
+    names = set()
+    for name, chain, position in interpreters:
+        shown = name.decode("utf-8", "replace")
+        while shown in names:           # cut at 127 bytes, or not UTF-8: two names may look the same
+            shown += "\ufffd"
+        yield ("," if names else "") + text(shown) + ":["
+        names.add(shown)
+        comma = ""
+        for wall, datagram, counted in _walk(chain, position, query, _is_snapshot):
+            if counted:
+                shape, _ = shapes.check(datagram)
+                yield (f'{comma}{{"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},'
+                       f'"fields":{shape.json(datagram, memo)}}}')
+                comma = ","
+        yield "]"
+
+
+def _gc_events(shapes, memo, interpreters, query):
+    comma = ""
+    found = merge(*(((wall, name, datagram) for wall, datagram, counted in _walk(chain, position, query, _is_snapshot)
+                     if not counted and datagram[5] == GC_EVENT) for name, chain, position in interpreters))
+    for wall, name, datagram in found:
+        shape, _ = shapes.check(datagram)
+        yield (f'{comma}{{"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},'
+               f'"interpreter":{text(name.decode("utf-8", "replace"))},"fields":{shape.json(datagram, memo)}}}')
+        comma = ","
+
+
+def slow_entry(slow):
+    """{"key", "entry"} of a frozen slow request: the existing collector's names, then our own."""
+    fields = {**_DEFAULTS, **slow.shape.fields(slow.datagram)}
+    key = ([slow.pid, fields["slow_log_id"]] if fields["slow_log_id"] else
+           [slow.pid, fields["slow_thread_id"], fields["slow_start_stamp"]])
+    entry = {"pid": slow.pid, **{name: fields[field] for name, field in ENTRY}}
+    entry["state"] = 1 if slow.life == COMPLETED else 0
+    entry.update(life=slow.life, sender_pid=slow.sender_pid, process=slow.process_id, process_group=slow.group[1],
+                 first_received=slow.first_wall, received=slow.last_wall, ended=slow.ended_wall,
+                 unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None)
+    return finite({"key": key, "entry": entry})
+
+
+def slow_parts(fleet, keys, now, query, lives=None):
+    """The members of a JSON array of slow requests, comma before each but the first."""
+    comma = ""
+    for key in keys:
+        slow = fleet.slow.freeze(key, now)
+        if slow is not None and query.wants_slow(slow) and (lives is None or slow.life in lives):
+            yield comma + text(slow_entry(slow))
+            comma = ","
