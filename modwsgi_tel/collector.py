@@ -23,7 +23,7 @@ from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
 from modwsgi_tel.web.routes import Site
 from modwsgi_tel.web.server import Server, Timeouts, describe, tcp_listener
 
-PATH_CHECK_S = 10.0                     # how often a helper looks whether the socket's path is still ours
+PATH_CHECK_S = 10.0                     # without a datagram: a helper looks whether the socket's path is still ours
 
 
 def limits_of(values):
@@ -129,7 +129,8 @@ class Collector:
         if self.writer is not None:
             self.writer.join(self.loop)
         self.path_trouble = ""
-        self._path_checked = 0.0
+        self._path_checked = self.began
+        self._received = 0
         self.loop.every(1.0, self._second)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self.loop.stop)
@@ -175,6 +176,8 @@ class Collector:
                              f"{dict(self.fleet.wrong)}; /api/summary shows the last")
         if not self.helper.busy:
             pids = self.fleet.questions(now)
+            if self.fleet.received != self._received:
+                self._received, self._path_checked, self.path_trouble = self.fleet.received, now, ""
             check_path = now - self._path_checked >= PATH_CHECK_S
             if pids or check_path:
                 if check_path:

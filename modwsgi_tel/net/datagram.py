@@ -151,11 +151,8 @@ class Receiver:
                 return False
             except ConnectionError:
                 continue
-            sender = _NOBODY
-            if ancillary:
-                for level, kind, data in ancillary:
-                    if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                        sender = data
+            # the kernel puts the credentials first; there is no room for descriptors that a sender may add
+            sender = ancillary[0][2] if ancillary and ancillary[0][1] == socket.SCM_CREDENTIALS else _NOBODY
             if flags & socket.MSG_TRUNC:
                 self._too_long(bytes(view[:64]), sender, wall_clock())
             else:

@@ -8,17 +8,20 @@ from collections import deque, namedtuple
 from modwsgi_tel.wire import blocks
 
 BLOCK_BYTES = 40 << 10                  # a little more than deflate's window; smaller blocks pack worse
+SMALL_BLOCK_BYTES = 12 << 10            # of small records: unpacked they cost three times their bytes
+_head = blocks.RECORD.pack
+_HEAD_BYTES = blocks.RECORD.size
 
-Block = namedtuple("Block", "number first counted_first counted last_wall last_now size packed data")
-Block.__doc__ = """A full block: its number, the index of its first record among all and among the counted
-ones, how many are counted, when the last came (wall and monotonic seconds), how many bytes of
-records it has, whether `data` is their gzip member or they themselves."""
+Block = namedtuple("Block", "number first records counted_first counted last_wall last_now size packed data")
+Block.__doc__ = """A full block: its number, the index of its first record among all and how many it has, the same of the
+counted ones, when the last came (wall and monotonic seconds), how many bytes of records it has, whether
+`data` is their gzip member or they themselves."""
 
-Stretch = namedtuple("Stretch", "raw end counted_first")
-Stretch.__doc__ = "Records as bytes, where they end, and the index of the first counted one."
+Stretch = namedtuple("Stretch", "raw records counted_first")
+Stretch.__doc__ = "Records as bytes, how many of them to read, and the index of the first counted one."
 
-Position = namedtuple("Position", "block end counted")
-Position.__doc__ = "A place in a chain: the open block's number, a byte offset in it, and the records counted so far."
+Position = namedtuple("Position", "block records counted")
+Position.__doc__ = "A place in a chain: the open block's number, its records so far, and the records counted in all."
 
 
 class Budget:
@@ -40,56 +43,57 @@ class Chain:
     record came (None: never).  Only whole blocks are dropped, so a little more is kept.
     """
 
-    __slots__ = ("keep", "age_s", "records", "counted", "_budget", "_tail", "_tail_counted", "_tail_first", "_blocks",
-                 "_number", "_last_wall", "_last_now", "_blocks_counted")
+    __slots__ = ("keep", "age_s", "counted", "_budget", "_tail", "_tail_bytes", "_tail_counted_first", "_first",
+                 "_block_bytes", "_blocks", "_blocks_counted", "_number")
 
-    def __init__(self, budget, keep, age_s=None):
+    def __init__(self, budget, keep, age_s=None, block_bytes=BLOCK_BYTES):
         self.keep = keep
         self.age_s = age_s
-        self.records = 0                # ever appended
-        self.counted = 0                # of those, counted towards `keep`
+        self._block_bytes = block_bytes
+        self.counted = 0                # records ever appended that count towards `keep`
         self._budget = budget
-        self._tail = bytearray()
-        self._tail_counted = 0
-        self._tail_first = 0
+        self._tail = []                 # head, datagram, head, datagram ... of the open block
+        self._tail_bytes = 0
+        self._tail_counted_first = 0
+        self._first = 0                 # index of the open block's first record
         self._blocks = deque()
         self._blocks_counted = 0
-        self._number = 0                # of the block that the tail becomes
-        self._last_wall = self._last_now = 0.0
+        self._number = 0                # of the open block
 
     def append(self, wall, now, sender, datagram, counts=True):
-        tail = self._tail
-        before = len(tail)
-        tail += blocks.RECORD.pack(wall, sender, len(datagram))
-        tail += datagram
-        self._budget.held += len(tail) - before
-        self.records += 1
+        size = len(datagram)
+        self._tail += _head(wall, sender, size), datagram
+        size += _HEAD_BYTES
+        self._budget.held += size
+        self._tail_bytes += size
         if counts:
             self.counted += 1
-            self._tail_counted += 1
-        self._last_wall = wall
-        self._last_now = now
-        if len(tail) >= BLOCK_BYTES:
-            self.seal()
+        if self._tail_bytes >= self._block_bytes:
+            self.seal(wall, now)
 
-    def seal(self):
-        """Close the open block."""
+    def seal(self, wall, now):
+        """Close the open block, whose last record came at these times."""
         if not self._tail:
             return
-        size, budget = len(self._tail), self._budget
+        raw, size, budget = b"".join(self._tail), self._tail_bytes, self._budget
         pack = budget.plain + size > budget.plain_limit
-        data = blocks.pack(self._tail) if pack else bytes(self._tail)
+        data = blocks.pack(raw) if pack else raw
         budget.held += len(data) - size
         budget.plain += 0 if pack else size
-        self._blocks.append(Block(self._number, self._tail_first, self.counted - self._tail_counted,
-                                  self._tail_counted, self._last_wall, self._last_now, size, pack, data))
-        self._blocks_counted += self._tail_counted
-        self._tail = bytearray()
-        self._tail_counted = 0
-        self._tail_first = self.records
-        self._number += 1
-        while self._blocks_counted - self._blocks[0].counted + self._tail_counted >= self.keep:
+        counted = self.counted - self._tail_counted_first
+        self._blocks.append(Block(self._number, self._first, len(self._tail) // 2, self._tail_counted_first, counted,
+                                  wall, now, size, pack, data))
+        self._blocks_counted += counted
+        self._open_next()
+        while self._blocks_counted - self._blocks[0].counted >= self.keep:
             self._drop()
+
+    def _open_next(self):
+        self._first += len(self._tail) // 2
+        self._tail = []
+        self._tail_bytes = 0
+        self._tail_counted_first = self.counted
+        self._number += 1
 
     def _drop(self):
         block = self._blocks.popleft()
@@ -99,41 +103,37 @@ class Chain:
             self._budget.plain -= block.size
         return block
 
-    def drop_oldest(self):
+    def drop_oldest(self, wall, now):
         """Give up the oldest block to a bound; the bytes that frees (0: nothing was there)."""
         if not self._blocks:
-            self.seal()
+            self.seal(wall, now)
         if not self._blocks:
             return 0
         held = self._budget.held
-        block = self._drop()
-        following = self._blocks[0].first if self._blocks else self._tail_first
-        self._budget.dropped_records += following - block.first
+        self._budget.dropped_records += self._drop().records
         return held - self._budget.held
 
-    def expire(self, now):
+    def expire(self, now, last_now):
+        """Drop what is too old by `age_s`; `last_now` is when the newest record came."""
         if self.age_s is not None:
             while self._blocks and self._blocks[0].last_now < now - self.age_s:
                 self._drop()
-            if self._tail and self._last_now < now - self.age_s:
+            if self._tail and last_now < now - self.age_s:
                 self.discard()
 
     def discard(self):
         """Drop everything."""
         while self._blocks:
             self._drop()
-        self._budget.held -= len(self._tail)
-        self._tail = bytearray()
-        self._tail_counted = 0
-        self._tail_first = self.records
-        self._number += 1
+        self._budget.held -= self._tail_bytes
+        self._open_next()
 
     def position(self):
         """Where the chain ends now."""
-        return Position(self._number, len(self._tail), self.counted)
+        return Position(self._number, len(self._tail) // 2, self.counted)
 
     def size_held(self):
-        return sum(len(block.data) for block in self._blocks) + len(self._tail)
+        return sum(len(block.data) for block in self._blocks) + self._tail_bytes
 
     def read(self, until, since_wall=None):
         """Yield Stretches of records from the oldest kept up to a Position.
@@ -148,9 +148,9 @@ class Chain:
                 break
             if since_wall is None or block.last_wall > since_wall:
                 yield Stretch(blocks.unpack(block.data) if block.packed else block.data,
-                              until.end if block.number == until.block else block.size, block.counted_first)
+                              until.records if block.number == until.block else block.records, block.counted_first)
             if block.number == until.block:
                 return
             number = block.number + 1
-        if self._number == until.block and until.end:
-            yield Stretch(bytes(self._tail[:until.end]), until.end, self.counted - self._tail_counted)
+        if self._number == until.block and until.records:
+            yield Stretch(b"".join(self._tail[:2 * until.records]), until.records, self._tail_counted_first)

@@ -23,6 +23,7 @@ from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PRO
                                      PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
 from modwsgi_tel.wire.shapes import HEADER, Shapes
 
+_header = struct.Struct("<5xBHIId").unpack_from     # kind, flags, pid, seq, stamp of a checked datagram
 CREDENTIALS = struct.Struct("<iII")     # struct ucred: pid, uid, gid
 NOBODY = CREDENTIALS.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)    # a sender of which the kernel said nothing
 
@@ -42,7 +43,7 @@ _VANISH_WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 class Group:
     """What outlives the processes of a (hostname, process_group): counters and windows."""
 
-    __slots__ = ("name", "counters", "windows", "lost", "started", "stopped", "vanished", "reasons", "last_now", "processes",
+    __slots__ = ("name", "counters", "windows", "lost", "started", "stopped", "vanished", "reasons", "processes",
                  "slow_lost")
 
     def __init__(self, name):
@@ -53,7 +54,6 @@ class Group:
         self.started = self.stopped = self.vanished = 0
         self.reasons = Counter()            # shutdown_reason -> processes; bounded by _count_reason
         self.slow_lost = 0
-        self.last_now = 0.0
         self.processes = {}                 # id -> Process
 
 
@@ -89,13 +89,12 @@ class Fleet:
         """Fold one datagram in: `sender` is the kernel's struct ucred.  Never raises, whatever the bytes."""
         self.received += 1
         self.received_bytes += len(datagram)
-        self._now = now
         try:
             shape, number = self._check(datagram)
         except WireError as error:
             self.reject(error.reason, str(error), datagram, sender, wall)
             return
-        _, _, kind, flags, pid, seq, stamp = HEADER.unpack_from(datagram)
+        kind, flags, pid, seq, stamp = _header(datagram)
         self.kinds[kind] += 1
         key = sender + datagram[8:12]
         process = self._current.get(key)
@@ -106,13 +105,18 @@ class Fleet:
                 return
             process = self._add(key, pid, sender, now, wall)
         source = AGENT if kind >= PRIVATE or flags & AGENT_FLAG else REPORTER
-        if process.take_seq(source, seq, stamp, now) == RESTART:
-            if not makes_process(kind):
-                self.orphans += 1
-                return
-            process = self._replace(key, process, pid, sender, now, wall)
-            process.take_seq(source, seq, stamp, now)
-        process.heard(now, wall)
+        sequence = process.sources.get(source)
+        if sequence is None or not sequence.follows(seq, stamp):
+            if process.take_seq(source, seq, stamp, now) == RESTART:
+                if not makes_process(kind):
+                    self.orphans += 1
+                    return
+                process = self._replace(key, process, pid, sender, now, wall)
+                process.take_seq(source, seq, stamp, now)
+        process.last_now = now
+        process.last_wall = wall
+        if process.silent_now is not None:
+            process.speaks_again(wall)
         if kind == REQUEST_METRICS:
             if datagram[shape.identity] != process.identity or not shape.ids <= process.present:
                 self._identify(process, shape, datagram)
@@ -131,7 +135,7 @@ class Fleet:
         elif kind in process.kinds or len(process.kinds) < 16:
             process.kinds[kind] = process.kinds.get(kind, 0) + 1
         if self.budget.held > self.limits.keep_bytes:
-            self._trim()
+            self._trim(now, wall)
 
     def reject(self, reason, detail, datagram, sender, wall):
         """Count bytes that are no datagram, and keep the last few to look at."""
@@ -148,6 +152,7 @@ class Fleet:
             self._event(kind_name(kind), pid, HEADER.unpack_from(datagram)[6], wall, shape.fields(datagram), who)
 
     def _add(self, key, pid, sender, now, wall):
+        self._now = now
         who = Who(*CREDENTIALS.unpack(sender), pid)
         process = Process(who, now, wall, self.budget, self.limits)
         process.trust = self._starts.get(who.sender_pid, process.trust)
@@ -175,11 +180,10 @@ class Fleet:
         if group is None:
             if len(self.groups) >= self.limits.groups:
                 empty = [held for held in self.groups.values() if not held.processes]
-                victim = min(empty or self.groups.values(), key=lambda held: (len(held.processes), held.last_now))
+                victim = min(empty or self.groups.values(), key=lambda held: len(held.processes))
                 del self.groups[victim.name]
                 self.groups_lost += 1
             group = self.groups[name] = Group(name)
-        group.last_now = self._now
         return group
 
     def _closed(self, process, slot):
@@ -238,7 +242,7 @@ class Fleet:
                 self.forgotten += 1
             elif process.silent_now is not None:
                 for interpreter in process.interpreters.values():
-                    interpreter.chain.expire(now)
+                    interpreter.chain.expire(now, process.last_now)
         self.slow.expire(now)
         self.slow.expire_active(now)
 
@@ -280,7 +284,7 @@ class Fleet:
         self._group(process.group).slow_lost += lost
         return lost
 
-    def _trim(self):
+    def _trim(self, now, wall):
         """Kept datagrams passed their bound: the heaviest sender gives up its oldest."""
         goal = self.limits.keep_bytes * 15 // 16
         held = {}
@@ -292,7 +296,7 @@ class Fleet:
             sender = max(held[uid], key=lambda name: sum(item[0] for item in held[uid][name]))
             row = max(held[uid][sender])
             chains = [row[2].chain, *(item.chain for item in row[2].interpreters.values())]
-            freed = max(chains, key=lambda chain: chain.size_held()).drop_oldest()
+            freed = max(chains, key=lambda chain: chain.size_held()).drop_oldest(wall, now)
             row[0] -= freed
             if not freed or row[0] <= 0:
                 held[uid][sender].remove(row)

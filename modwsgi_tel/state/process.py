@@ -2,7 +2,7 @@
 import itertools
 from collections import OrderedDict, namedtuple
 
-from modwsgi_tel.state.chain import Chain
+from modwsgi_tel.state.chain import SMALL_BLOCK_BYTES, Chain
 from modwsgi_tel.state.sequence import Sequence
 from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_SECONDS, SLOT_S, ProcessWindows
 from modwsgi_tel.wire.fields import KINDS
@@ -159,7 +159,8 @@ class Process:
                 _, oldest = self.interpreters.popitem(last=False)
                 oldest.chain.discard()
                 self.interpreters_lost += 1
-            found = self.interpreters[name] = Interpreter(Chain(budget, limits.samples, limits.gc_s))
+            found = self.interpreters[name] = Interpreter(
+                Chain(budget, limits.samples, limits.gc_s, SMALL_BLOCK_BYTES))
         return found
 
     def add_gc(self, shape, datagram, snapshot, now, wall, budget, limits):
@@ -195,15 +196,12 @@ class Process:
             self.life = life
             self.life_wall = wall
 
-    def heard(self, now, wall):
-        """Any datagram came."""
-        self.last_now = now
-        self.last_wall = wall
-        if self.silent_now is not None:
-            self.silent_now = None
-            self.vanish_wait = 0.0
-            if self.life in (SILENT, VANISHED):
-                self.become(STOPPING if self.stopping else RUNNING if self.ticks else STARTED, wall)
+    def speaks_again(self, wall):
+        """A datagram came while it was silent."""
+        self.silent_now = None
+        self.vanish_wait = 0.0
+        if self.life in (SILENT, VANISHED):
+            self.become(STOPPING if self.stopping else RUNNING if self.ticks else STARTED, wall)
 
     def silence_limit(self):
         return max(SILENT_AFTER_S, SILENT_INTERVALS * self.interval)

@@ -1,6 +1,8 @@
 """Loss, counted exactly: what one counter of datagrams says about what did not arrive."""
 from array import array
 
+RECENT = 256                            # numbers whose stamps are remembered
+GAPS = 64                               # open gaps that are remembered
 _WRAP = 0xFFFFFFFF
 _HALF = 1 << 31
 NEW, LATE, DUPLICATE, RESTART = "new", "late", "duplicate", "restart"
@@ -16,9 +18,6 @@ class Sequence:
     Numbers wrap at 2^32; what is nearer backwards than forwards has come late.
     """
 
-    RECENT = 256
-    GAPS = 64
-
     __slots__ = ("first", "newest", "received", "lost", "late", "duplicates", "uncertain", "gaps", "stamps", "_marks")
 
     def __init__(self, seq, stamp):
@@ -27,13 +26,24 @@ class Sequence:
         self.lost = self.late = self.duplicates = 0
         self.uncertain = 0              # of the lost: may be an unseen restart instead
         self.gaps = []                  # [first missing, last missing], not wrapped: newest - number is the distance
-        self.stamps = array("d", [0.0]) * self.RECENT
-        self._marks = array("Q", [0]) * self.RECENT     # number + 1 that the stamp belongs to
+        self.stamps = array("d", [0.0]) * RECENT
+        self._marks = array("Q", [0]) * RECENT     # number + 1 that the stamp belongs to
         self._mark(seq, stamp)
 
     def _mark(self, seq, stamp):
-        self.stamps[seq % self.RECENT] = stamp
-        self._marks[seq % self.RECENT] = seq + 1
+        self.stamps[seq % RECENT] = stamp
+        self._marks[seq % RECENT] = seq + 1
+
+    def follows(self, seq, stamp):
+        """Count a number that is just the next one; False, and nothing done, for any other."""
+        if seq - self.newest != 1:
+            return False
+        self.newest = seq
+        self.received += 1
+        place = seq % RECENT
+        self.stamps[place] = stamp
+        self._marks[place] = seq + 1
+        return True
 
     def take(self, seq, stamp):
         """Count a number that came: NEW, LATE or DUPLICATE; RESTART changes nothing and asks for a new Sequence."""
@@ -42,7 +52,7 @@ class Sequence:
             if ahead > 1:
                 self.lost += ahead - 1
                 self.gaps.append([(self.newest + 1) & _WRAP, (seq - 1) & _WRAP])
-                if len(self.gaps) > self.GAPS:
+                if len(self.gaps) > GAPS:
                     del self.gaps[0]
             self.newest = seq
             self.received += 1
@@ -51,13 +61,13 @@ class Sequence:
         return self._behind(seq, stamp, -ahead & _WRAP)
 
     def _behind(self, seq, stamp, distance):
-        place = seq % self.RECENT
-        if self._marks[place] == seq + 1 and distance < self.RECENT:
+        place = seq % RECENT
+        if self._marks[place] == seq + 1 and distance < RECENT:
             if self.stamps[place] != stamp and stamp == stamp:      # a stamp that is no number tells nothing
                 return RESTART
             self.duplicates += 1
             return DUPLICATE
-        newest_stamp = self.stamps[self.newest % self.RECENT]
+        newest_stamp = self.stamps[self.newest % RECENT]
         for number, (low, high) in enumerate(self.gaps):
             size = (high - low) & _WRAP
             if (seq - low) & _WRAP <= size:
@@ -70,12 +80,12 @@ class Sequence:
                 self._mark(seq, stamp)
                 return LATE
         before = (self.first - seq) & _WRAP
-        if 0 < before < self.RECENT and distance < self.RECENT and not stamp > newest_stamp:
+        if 0 < before < RECENT and distance < RECENT and not stamp > newest_stamp:
             # sent before the first that came: the count begins with it
             if before > 1:
                 self.lost += before - 1
                 self.gaps.insert(0, [(seq + 1) & _WRAP, (self.first - 1) & _WRAP])
-                del self.gaps[self.GAPS:]
+                del self.gaps[GAPS:]
             self.first = seq
             self.late += 1
             self.received += 1
@@ -90,7 +100,7 @@ class Sequence:
         if seq != high:
             rest.append([(seq + 1) & _WRAP, high])
         self.gaps[number:number + 1] = rest
-        del self.gaps[:-self.GAPS]
+        del self.gaps[:-GAPS]
 
     def forgive(self, count):
         """Take back a loss that was none: the process had been replaced unseen."""

@@ -118,7 +118,7 @@ def _walk(chain, position, query, counts):
     first = _after(chain, position, query)
     for stretch in chain.read(position, query.since):
         index = stretch.counted_first
-        for wall, _, datagram in records(stretch.raw, 0, stretch.end):
+        for wall, _, datagram in records(stretch.raw, stretch.records):
             counted = counts(datagram)
             index += counted
             if index > first and (query.since is None or wall > query.since):

@@ -32,13 +32,13 @@ def unpack(packed):
     return zlib.decompress(packed, _GZIP)
 
 
-def records(raw, at=0, end=None):
-    """Yield (wall seconds, pid, datagram) of whole records between two offsets."""
-    end = len(raw) if end is None else end
-    while at < end:
+def records(raw, most):
+    """Yield (wall seconds, pid, datagram) of the first `most` of whole records."""
+    at = 0
+    for _ in range(most):
         wall, pid, length = RECORD.unpack_from(raw, at)
         at += RECORD.size + length
-        yield wall, pid, bytes(raw[at - length:at])
+        yield wall, pid, raw[at - length:at]
 
 
 def read(handle, name):
