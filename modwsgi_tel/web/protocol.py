@@ -137,7 +137,7 @@ class Parser:
         """
         if not data:
             self._closed = True
-        elif not (self.ended or self._closed or self._flooded):
+        elif not (self.ended or self._flooded):
             limits = self.limits
             if self.waiting and len(self._buffer) > limits.line + limits.head + limits.body:
                 self._flooded = True
@@ -233,7 +233,7 @@ class Parser:
             raise BadRequest(400, "a request line is: METHOD /path HTTP/1.1")
         method, target, version = words
         version = _version(version)
-        if not method or method.translate(None, _TOKEN):
+        if method.translate(None, _TOKEN):         # it is not empty: the first byte was looked at
             raise BadRequest(400, "the method is not a word")
         if target.translate(None, _TARGET):
             raise BadRequest(400, "the target has a character that must be percent-encoded")
@@ -458,8 +458,6 @@ def parse_query(raw):
     Raises BadRequest, also for more than PARAMETERS of them.
     """
     values = {}
-    if not raw:
-        return values
     parts = raw.split(b"&", PARAMETERS)
     if len(parts) > PARAMETERS:
         raise BadRequest(400, f"more than {PARAMETERS} parameters")
@@ -551,7 +549,7 @@ def _written(request, response, close):
     status, body, content_type, more = response
     whole = isinstance(body, bytes)
     bodiless = status in (204, 304)
-    chunked = not whole and (request is None or request.version >= (1, 1))
+    chunked = request is None or request.version >= (1, 1)
     compressible = not bodiless and (not whole or len(body) >= GZIP_FROM)
     lines = [f"HTTP/1.1 {status} {REASONS[status]}"]
     for name, value in more:
