@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import time
-import traceback
 
 from modwsgi_tel import __version__
 from modwsgi_tel.errors import TelError, UsageError
@@ -205,6 +204,7 @@ class Collector:
         self.log.info("SIGHUP: log opened anew")
 
     def _answer_failed(self, error):
+        import traceback                # a megabyte that a day without a failure does not need
         lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.log.error(f"an answer failed: {lines[-3000:]}")
 

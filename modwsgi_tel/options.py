@@ -132,7 +132,7 @@ OPTIONS = (
     Option("max-groups", whole(1, 10000), "256", "N", _SERVE, "Limits", "process groups"),
     Option("max-events", whole(1, 100000), "500", "N", _SERVE, "Limits", "lifecycle events kept"),
     Option("keep-bytes", whole(1 << 20), "256M", "BYTES", _SERVE, "Limits", "kept datagrams, packed, all together"),
-    Option("unpacked-bytes", whole(0), "6M", "BYTES", _SERVE, "Limits", "of these, what stays unpacked to save CPU time"),
+    Option("unpacked-bytes", whole(0), "8M", "BYTES", _SERVE, "Limits", "of these, what stays unpacked to save CPU time"),
     Option("slow-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended slow request is kept so long"),
     Option("gc-retention", seconds(1), "5m", "TIME", _SERVE, "Limits", "garbage collections of a silent process are kept so long"),
     Option("process-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended process is kept so long"),
@@ -249,7 +249,9 @@ def read(command, argv, environ=os.environ):
         def error(self, message):
             raise UsageError(f"{message}; see {PROGRAM} {command} --help")
 
-    parser = Parser(prog=f"{PROGRAM} {command}", add_help=False, allow_abbrev=False)
+    # a width, because asking the terminal for it would import another megabyte
+    parser = Parser(prog=f"{PROGRAM} {command}", add_help=False, allow_abbrev=False,
+                    formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
     known = options_of(command)
     for option in known:
         if option.type is FLAG:

@@ -80,6 +80,7 @@ class Fleet:
         self._processes = FairMap(limits.processes, keep=self._useful)
         self._current = {}                  # sender's credentials + header's pid -> Process
         self._starts = {}                   # sender pid -> Trust, for the processes known now
+        self._of_sender = {}                # sender pid -> {id: Process}
         self._check = self.shapes.check
         self._now = 0.0
 
@@ -118,7 +119,7 @@ class Fleet:
         if process.silent_now is not None:
             process.speaks_again(wall)
         if kind == REQUEST_METRICS:
-            if datagram[shape.identity] != process.identity or not shape.ids <= process.present:
+            if shape is not process.shape or datagram[shape.identity] != process.identity:
                 self._identify(process, shape, datagram)
             process.add_tick(shape, datagram, number, now, wall, self._closed)
             if process.life == STARTED:
@@ -159,6 +160,7 @@ class Fleet:
         for gone in self._processes.put(process.id, (who.uid, who.sender_pid), process):
             self._unlink(gone, now)
         self._current[key] = process
+        self._of_sender.setdefault(who.sender_pid, {})[process.id] = process
         return process
 
     def _replace(self, key, old, pid, sender, now, wall):
@@ -170,10 +172,13 @@ class Fleet:
         return self._add(key, pid, sender, now, wall)
 
     def _identify(self, process, shape, datagram):
-        if process.identify(shape, datagram) or process.id not in self._group(process.group).processes:
-            for group in self.groups.values():
-                group.processes.pop(process.id, None)
-            self._group(process.group).processes[process.id] = process
+        process.shape = shape
+        if datagram[shape.identity] == process.identity and shape.ids <= process.present:
+            return
+        before = self.groups.get(process.group)
+        if process.identify(shape, datagram) and before is not None:
+            before.processes.pop(process.id, None)
+        self._group(process.group).processes[process.id] = process
 
     def _group(self, name):
         group = self.groups.get(name)
@@ -244,7 +249,6 @@ class Fleet:
                 for interpreter in process.interpreters.values():
                     interpreter.chain.expire(now, process.last_now)
         self.slow.expire(now)
-        self.slow.expire_active(now)
 
     def _kept_s(self, process):
         if process.ended:
@@ -274,6 +278,11 @@ class Fleet:
         for request in list(process.slow_active.values()):
             request.process = None
         process.discard()
+        members = self._of_sender[process.who.sender_pid]
+        del members[process.id]
+        if not members:
+            del self._of_sender[process.who.sender_pid]
+            self._starts.pop(process.who.sender_pid, None)
         key = CREDENTIALS.pack(*process.who[:3]) + struct.pack("<I", process.who.pid)
         if self._current.get(key) is process:
             del self._current[key]
@@ -326,8 +335,9 @@ class Fleet:
     def answer(self, pid, answer, now, wall):
         """What /proc said of a sender's pid."""
         known = self._starts.get(pid)
-        for process in self._processes.values():
-            if process.who.sender_pid != pid or process.ended:
+        members = self._of_sender.get(pid, {})
+        for process in list(members.values()):
+            if process.ended:
                 continue
             if not process.trust.known:
                 # one that is younger than our first datagram from it is another one
@@ -345,7 +355,7 @@ class Fleet:
                 process.vanish_checked_now, process.vanish_wait = now, waits[0] if waits else _VANISH_WAITS_S[-1]
                 if gone and process.checkable:
                     self._vanish(process, now, wall)
-        if not any(process.who.sender_pid == pid and not process.ended for process in self._processes.values()):
+        if all(process.ended for process in members.values()):
             self._starts.pop(pid, None)
 
     def _settle(self, process, answer, gone, wall):

@@ -52,7 +52,7 @@ class Process:
     __slots__ = ("id", "who", "identity", "texts", "parent_pid", "chain", "interpreters", "interpreters_lost", "sources",
                  "windows", "interval", "first_now", "first_wall", "last_now", "last_wall", "tick", "ticks", "life",
                  "life_wall", "stopping", "stopped", "silent_now", "trust", "vanish_checked_now", "slow_active",
-                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait")
+                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "shape")
 
     def __init__(self, who, now, wall, budget, limits):
         self.id = next(_ids)
@@ -84,7 +84,8 @@ class Process:
         self.kinds = {}
         self.odd = 0
         self.switch_interval = 0.0
-        self.present = frozenset()
+        self.present = frozenset()          # ids of all fields that its ticks have had
+        self.shape = None                   # of the tick that `identity` was last compared with
         self.group = ("", "")
 
     # --- identity -----------------------------------------------------------------

@@ -1,4 +1,5 @@
 """Slow requests: every record of one request joined under its key."""
+import itertools
 import struct
 from collections import OrderedDict, namedtuple
 
@@ -37,6 +38,7 @@ class SlowTable:
         self.forgotten = 0
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
         self._ended = OrderedDict()     # key -> None, in order of their end
+        self._running = OrderedDict()   # key -> None, in order of their newest record
 
     def __len__(self):
         return len(self._requests)
@@ -74,6 +76,8 @@ class SlowTable:
         if request.life == LOST:
             self._ended.pop(key, None)
         request.life = ACTIVE
+        self._running[key] = None
+        self._running.move_to_end(key)
         if process is not None:
             process.slow_active[key] = request
         return False
@@ -81,6 +85,7 @@ class SlowTable:
     def _end(self, request, life, now, wall):
         request.life = life
         request.ended_now, request.ended_wall = now, wall
+        self._running.pop(request.key, None)
         self._ended.pop(request.key, None)
         self._ended[request.key] = None
         if request.process is not None:
@@ -88,6 +93,7 @@ class SlowTable:
 
     def _unlink(self, request):
         self._ended.pop(request.key, None)
+        self._running.pop(request.key, None)
         if request.process is not None:
             request.process.slow_active.pop(request.key, None)
 
@@ -105,12 +111,10 @@ class SlowTable:
             if self._requests.get(key).ended_now >= now - self.kept_s:
                 break
             self._forget(key)
-
-    def expire_active(self, now):
-        for key in self._requests.keys():
-            request = self._requests.get(key)
-            if request.life == ACTIVE and request.last_now < now - self.kept_s and (
-                    request.process is None or request.process.silent_now is None):
+        for key in list(itertools.takewhile(lambda key: self._requests.get(key).last_now < now - self.kept_s,
+                                            self._running)):
+            process = self._requests.get(key).process
+            if process is None or process.silent_now is None:   # a silent process still has it inside
                 self._forget(key)
 
     def _forget(self, key):

@@ -17,7 +17,7 @@ from collections import Counter
 
 from modwsgi_tel.state.process import ENDED, LIVES
 from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_SECONDS, INPUT_BYTES,
-                                      PERIOD, PHASE, REQUESTS, SLOW_COMPLETED, STATUS, SUMS, TICKS, Slot, firsts)
+                                      NO_TOTAL, PERIOD, PHASE, REQUESTS, SLOW_COMPLETED, STATUS, TICKS, Slot, Total, firsts)
 from modwsgi_tel.wire.buckets import ZERO, gil_coefficient, merge, percentiles
 from modwsgi_tel.wire.fields import BY_NAME, PHASE_FIELDS, PHASES, kind_name
 from modwsgi_tel.wire.shapes import finite
@@ -246,18 +246,13 @@ def newest_fields(process):
 def process_view(process, now, wall):
     """One process as in the summary."""
     fields = newest_fields(process)
-    frozen = process.windows.freeze(now)
-    windows = {}
+    held = dict(process.windows.read(now))
     tick = _fresh_tick(process, now)
     if tick is not None:
-        frozen["now"] = [_Newest(tick)]
+        held["now"] = Total(tick.sums, tick.peaks, tick.histograms.phase("request"))
+    windows = {}
     for name in WINDOWS:
-        sums, peaks, row = [0] * len(SUMS), (0.0, 0.0), None
-        for held in frozen.get(name, ()):
-            sums = [a + b for a, b in zip(sums, held.sums)]
-            peaks = tuple(map(max, peaks, held.peaks))
-            if held.requests is not None:
-                row = held.requests if row is None else merge(row, held.requests)
+        sums, peaks, row = held.get(name, NO_TOTAL)
         windows[name] = window(sums, peaks, {} if row is None else {"request": row}, sums[PERIOD], process.present,
                                phases=("request",))
     totals = process.windows.total
@@ -278,13 +273,6 @@ def process_view(process, now, wall):
         "implausible": process.odd,
         "counters": {name: totals[place] + opened[place] for name, place in COUNTERS.items()},
         "windows": windows}
-
-
-class _Newest:
-    __slots__ = ("sums", "peaks", "requests")
-
-    def __init__(self, slot):
-        self.sums, self.peaks, self.requests = slot.sums, slot.peaks, slot.histograms.phase("request")
 
 
 def alive(process):

@@ -6,7 +6,7 @@ its group's windows.  So a tick costs the same whatever is watched, and a reader
 few dozen slots, never the history.
 """
 from array import array
-from collections import deque
+from collections import deque, namedtuple
 
 from modwsgi_tel.wire.buckets import ZERO, merge
 from modwsgi_tel.wire.fields import PHASES, PHASE_FIELDS
@@ -162,6 +162,10 @@ class Slot:
         self.histograms.merge(other.histograms)
 
 
+Total = namedtuple("Total", "sums peaks requests")
+Total.__doc__ = "Slots added up: SUMS, PEAKS, and the 65 counts of request times, or None where there were none."
+
+
 class _Packed:
     """A closed slot of a process: its sums as doubles, of its histograms only the requests'."""
 
@@ -186,7 +190,7 @@ def _packed_row(slot):
 class ProcessWindows:
     """The windows of one process; `total` are its sums since it is known, the open slot left out."""
 
-    __slots__ = ("open", "total", "_short", "_minute", "_long")
+    __slots__ = ("open", "total", "_short", "_minute", "_long", "_read_key", "_read")
 
     def __init__(self, now):
         self.open = Slot(int(now // SLOT_S))
@@ -194,6 +198,8 @@ class ProcessWindows:
         self._short = deque(maxlen=SLOTS_IN_MINUTE)
         self._minute = None
         self._long = deque(maxlen=9)
+        self._read_key = None
+        self._read = {}
 
     def roll(self, index):
         """Close the open slot and open the one with this index; returns what was closed, or None."""
@@ -219,20 +225,36 @@ class ProcessWindows:
             self._minute = _Packed(minute, slot.sums, slot.peaks, row)
         return slot
 
-    def freeze(self, now):
-        """The slots of both windows, as plain references: cheap, and safe to read later.
+    def read(self, now):
+        """Both windows: {"1m": Total, "10m": Total}; what the open slot holds is in both.
 
-        Returns {"1m": [...], "10m": [...]} of objects with sums, peaks and requests; what the
-        open slot holds is in both.
+        What is closed is added up once and remembered until a slot closes or becomes too old.
         """
-        slot = self.open
-        row = _packed_row(slot)
-        current = [_Packed(slot.index, slot.sums, slot.peaks, row)] if any(slot.sums) else []
         first, minute = firsts(now)
-        short = [held for held in self._short if held.index >= first]
-        return {"1m": short + (current if slot.index >= first else []),
-                "10m": [held for held in (*self._long, self._minute) if held is not None and held.index >= minute]
-                + current}
+        key = (first, minute, self.open.index)
+        if key != self._read_key:
+            self._read_key = key
+            self._read = {
+                "1m": _added(held for held in self._short if held.index >= first),
+                "10m": _added(held for held in (*self._long, self._minute) if held is not None and held.index >= minute)}
+        slot = self.open
+        if slot.index < first or not any(slot.sums):
+            return self._read
+        opened = Total(slot.sums, slot.peaks, _packed_row(slot))
+        return {name: _added((total, opened)) for name, total in self._read.items()}
+
+
+NO_TOTAL = Total(_NOTHING, (0.0, 0.0), None)
+
+
+def _added(totals):
+    sums, peaks, row = _NOTHING, (0.0, 0.0), None
+    for total in totals:
+        sums = merge(sums, total.sums)
+        peaks = tuple(map(max, peaks, total.peaks))
+        if total.requests is not None:
+            row = total.requests if row is None else merge(row, total.requests)
+    return Total(sums, peaks, row)
 
 
 class GroupWindows:

@@ -56,9 +56,7 @@ def hosts_for(bound_address, allow_host_options, hostname):
 
 def _plain(host):
     """A host as Host headers are compared: lower case, no brackets, no final dot."""
-    host = host.lower()
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+    host = host.lower().strip("[]")
     return host[:-1] if host.endswith(".") else host
 
 
@@ -120,7 +118,7 @@ class Guard:
             return
         host = _plain(split_authority(request.authority)[0])
         if host not in self.hosts:
-            raise BadRequest(421, f"this is not {host or 'a host without a name'}: "
+            raise BadRequest(421, f"this is not {host!r}: "
                              "ask by a name this was bound to, or start it with --allow-host NAME")
 
     def _check_origin(self, request):
@@ -159,7 +157,7 @@ class Guard:
         A right token in the form's field `token` gives a cookie for this origin and leads to the
         root path.  Raises BadRequest for a form that cannot be read.
         """
-        home = (self.prefix(request) or "") + "/"
+        home = self.prefix(request) + "/"
         if self._token is None:
             return Response(303, headers=(("Location", home),))
         if request.method in ("GET", "HEAD"):
@@ -196,7 +194,7 @@ class Guard:
     def strip(self, path):
         """The path without the root path: a proxy may have taken it off or not, both are served."""
         root = self.root_path
-        if root and (path == root or path.startswith(root + "/")):
+        if path == root or path.startswith(root + "/"):
             return path[len(root):] or "/"
         return path
 

@@ -6,6 +6,7 @@ bucket 0 starts at 0; octave k (0 to 15) covers 2^k ms to 2^(k+1) ms in 4 equal 
 """
 import math
 from itertools import accumulate
+from operator import add
 
 BUCKETS = 65
 UPPER_S = tuple((2 ** k + 2 ** k * part / 4) / 1000 for k in range(16) for part in (1, 2, 3, 4))
@@ -17,7 +18,7 @@ ZERO = (0,) * BUCKETS
 
 def merge(a, b):
     """Add two histograms, bucket by bucket."""
-    return [x + y for x, y in zip(a, b)]
+    return list(map(add, a, b))
 
 
 def place(seconds):
