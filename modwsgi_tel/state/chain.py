@@ -135,18 +135,20 @@ class Chain:
     def size_held(self):
         return sum(len(block.data) for block in self._blocks) + self._tail_bytes
 
-    def read(self, until, since_wall=None):
+    def read(self, until, first_counted=0, since_wall=None):
         """Yield Stretches of records from the oldest kept up to a Position.
 
         Lazy: what has been dropped meanwhile is skipped, what came later is left out, and no
-        more than one block is unpacked at a time.  `since_wall` leaves out blocks that end before.
+        more than one block is unpacked at a time.  Blocks that end before the counted record with the
+        index `first_counted`, or before `since_wall`, are left out unread.
         """
         number = 0
         while True:
             block = next((held for held in self._blocks if held.number >= number), None)
             if block is None or block.number > until.block:
                 break
-            if since_wall is None or block.last_wall > since_wall:
+            if block.counted_first + block.counted > first_counted and (
+                    since_wall is None or block.last_wall > since_wall):
                 yield Stretch(blocks.unpack(block.data) if block.packed else block.data,
                               until.records if block.number == until.block else block.records, block.counted_first)
             if block.number == until.block:

@@ -16,7 +16,7 @@ from modwsgi_tel.errors import WireError
 from modwsgi_tel.state.chain import Budget
 from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, STARTED,
                                        STOPPED, STOPPING, VANISHED, Process, Trust, Who, makes_process)
-from modwsgi_tel.state.sequence import RESTART
+from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
 from modwsgi_tel.state.window import COUNTERS, SLOW_COMPLETED, SUMS, GroupWindows
 from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
@@ -108,9 +108,13 @@ class Fleet:
         source = AGENT if kind >= PRIVATE or flags & AGENT_FLAG else REPORTER
         sequence = process.sources.get(source)
         if sequence is None or not sequence.follows(seq, stamp):
-            if process.take_seq(source, seq, stamp, now) == RESTART:
+            verdict = process.take_seq(source, seq, stamp, now)
+            if verdict == DUPLICATE:
+                return                      # it has been folded in already
+            if verdict == RESTART:
                 if not makes_process(kind):
                     self.orphans += 1
+                    self._without_process(kind, key, pid, sender, shape, datagram, now, wall)
                     return
                 process = self._replace(key, process, pid, sender, now, wall)
                 process.take_seq(source, seq, stamp, now)

@@ -308,14 +308,16 @@ def process_details(process, now, wall):
     return finite(out)
 
 
-def histogram(fleet, phase, name, group, now):
+def histogram_steps(fleet, phase, name, group, now):
     """Counts, percentiles and GIL coefficient of one phase: of a group by its name, or of all (None).
 
-    Returns {"phase", "window", "group", "counts", "requests", "p50", "p95", "p99"}.
+    A generator that yields between groups and returns {"phase", "window", "group", "counts",
+    "requests", "p50", "p95", "p99"}.
     """
     row, present, switch = ZERO, False, 0.0
-    for held in fleet.groups.values():
+    for held in list(fleet.groups.values()):
         if group is None or held.name[1] == group:
+            yield
             members = list(held.processes.values())
             counts = _merged(held, members, now)[name].slot.histograms.phase(phase)
             switch = max([switch, *(process.switch_interval for process in members)])

@@ -1,4 +1,5 @@
 """What each path answers: requests and the state in, responses out.  No sockets here."""
+import itertools
 from collections import namedtuple
 
 from modwsgi_tel import __version__
@@ -7,7 +8,7 @@ from modwsgi_tel.state import view
 from modwsgi_tel.state.slow import ACTIVE, COMPLETED, LOST, STALE
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
-from modwsgi_tel.web.statejson import PIECE, Query, encoded, slow_parts, state, text
+from modwsgi_tel.web.statejson import Query, batched, encoded, slow_parts, state, text
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
@@ -154,8 +155,9 @@ class Site:
         if group is not None and not any(name == group for _, name in self.fleet.groups):
             raise BadRequest(404, f"no group {group!r}; /api/summary lists them", close=False)
         now, wall = self._clocks()
-        found = view.histogram(self.fleet, phase, window, group, now)
-        return json_response(200, {"time": wall, **found, "upper_bounds": [*UPPER_S, None]})
+        steps = view.histogram_steps(self.fleet, phase, window, group, now)
+        return Response(200, _stepped(steps, lambda found: text(
+            {"time": wall, **found, "upper_bounds": [*UPPER_S, None]}) + "\n"), JSON)
 
     def healthz(self, request, guard, _):
         wrong = self._health()
@@ -249,24 +251,27 @@ def _members(values):
 
 def _array(head, name, parts):
     """{**head, name: [parts]} in pieces."""
-    held, size = [text(head)[:-1] + f',"{name}":['], 0
-    for part in parts:
-        held.append(part)
-        size += len(part)
-        if size >= PIECE:
-            yield encoded("".join(held))
-            held, size = [], 0
-    yield encoded("".join(held) + "]}\n")
+    return batched(itertools.chain((text(head)[:-1] + f',"{name}":[',), parts, ("]}\n",)))
+
+
+def _stepped(steps, finish):
+    """The text that `finish` makes of a generator's result, a turn for others after each of its steps."""
+    found = yield from _turns(steps)
+    yield encoded(finish(found))
+
+
+def _turns(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        yield b""
 
 
 def _summary(steps):
     """The summary in pieces, a turn for others after each."""
-    try:
-        while True:
-            next(steps)
-            yield b""
-    except StopIteration as end:
-        found = end.value
+    found = yield from _turns(steps)
     rows = {name: found.pop(name) for name in ("groups", "processes")}
     yield encoded(text(found)[:-1])
     for name, members in rows.items():
