@@ -43,25 +43,22 @@ def _main(argv):
         sys.stdout.write(command_help(command))
         return 0
     values = read(command, rest)
-    return _run(command, values)
+    return _imported(command)(values)
 
 
-def _run(command, values):
-    # each command imports what it needs, all of it at once: the archive may be replaced while it runs
+def _imported(command):
+    """The function that runs a command; imports all it needs at once: the archive may be replaced while it runs."""
     if command == "serve":
-        from modwsgi_tel.collector import check, serve
-        return check(values, sys.stdout.write) if values.check_config else serve(values)
-    if command == "demo":
-        from modwsgi_tel.demo import demo
-        return demo(values)
-    if command == "dump":
-        from modwsgi_tel.report.dump import dump, listen
-        return dump(values) if values.given["listen"] == "default" else listen(values)
-    if command == "simulate":
-        from modwsgi_tel.demo import simulate
-        return simulate(values)
-    from modwsgi_tel.demo import replay_files
-    return replay_files(values)
+        from modwsgi_tel.collector import serve as work
+    elif command == "demo":
+        from modwsgi_tel.demo import demo as work
+    elif command == "dump":
+        from modwsgi_tel.report.dump import dump as work
+    elif command == "simulate":
+        from modwsgi_tel.demo import simulate as work
+    else:
+        from modwsgi_tel.demo import replay_files as work
+    return work
 
 
 def _complain(line):

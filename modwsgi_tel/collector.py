@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import stat
+import sys
 import time
 
 from modwsgi_tel import __version__
@@ -296,6 +297,8 @@ def _look(wanted):
 
 def serve(values):
     """Run the collector until SIGTERM or SIGINT; the exit status."""
+    if values.check_config:
+        return check(values, sys.stdout.write)
     collector = Collector(values)
     try:
         collector.run()

@@ -117,7 +117,8 @@ class Loop:
             while self._timers and self._timers[0][0] <= self._looked:
                 due, _, every, callback = heapq.heappop(self._timers)
                 if every is not None:
-                    self._push(max(due + every, self._looked), every, callback)
+                    # one that is late runs once, not once for each time it missed
+                    self._push(due + every if due + every > self._looked else self._looked + every, every, callback)
                 callback()
                 more = self.look() or more
 

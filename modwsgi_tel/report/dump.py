@@ -28,7 +28,9 @@ _SNAPSHOT_ONLY = ("output", "keep")
 # --- a snapshot ---------------------------------------------------------------------------
 
 def dump(values):
-    """Ask the collector once; the exit status."""
+    """Ask the collector once or, with --listen, print every datagram; the exit status."""
+    if values.given["listen"] != "default":
+        return listen(values)
     _refuse(values, _LISTEN_ONLY, "goes with --listen")
     if values.keep and not values.output:
         raise UsageError("--keep: goes with --output")
