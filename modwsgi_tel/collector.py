@@ -101,6 +101,10 @@ class Collector:
         self.writer = self.telemetry = self.http_unix = None
         self.listeners = []
         may_bind(self.path)             # before anything is opened or begun
+        self.loop = Loop()
+        for number in (signal.SIGTERM, signal.SIGINT):      # from here on a signal finds somebody to clean up
+            self.loop.on_signal(number, self.loop.stop)
+        self.loop.on_signal(signal.SIGHUP, self._reopen)
         try:
             if values.record or values.log_file:
                 self.writer = Writer(values.record, values.record_size, values.log_file)
@@ -113,7 +117,6 @@ class Collector:
             raise
         self.began = time.monotonic()
         self.fleet = Fleet(limits_of(values))
-        self.loop = Loop()
         self.loop.on_stall = self._stalled
         self.helper = Helper(self.loop)
         self.recorder = Recorder(self.writer) if values.record else None
@@ -132,9 +135,6 @@ class Collector:
         self._path_checked = self.began
         self._received = 0
         self.loop.every(1.0, self._second)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.on_signal(number, self.loop.stop)
-        self.loop.on_signal(signal.SIGHUP, self._reopen)
 
     def _bind_http(self, guards):
         values = self.values

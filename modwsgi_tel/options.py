@@ -269,7 +269,7 @@ def read(command, argv, environ=os.environ):
     file_values = _config(config, command, known) if config else {}
     for option in known:
         key = option.name.replace("-", "_")
-        for source, value in ((f"--{option.name}", parsed.get(key)), (variable(option), environ.get(variable(option))),
+        for source, value in ((f"--{option.name}", parsed.get(key)), (variable(option), environ.get(variable(option)) or None),
                               (f"{config}: {option.name}", file_values.get(option.name)), ("default", option.default)):
             if value is not None:
                 break

@@ -16,6 +16,7 @@ _NOBODY = b"\0\0\0\0" + b"\xff" * 8
 def unix_path(address, flag="--listen"):
     """The path of `unix:/path` (or of a plain path); raises UsageError for anything else."""
     scheme, colon, rest = address.partition(":")
+    scheme = scheme.lower()
     if colon and scheme in ("udp", "tcp", "http", "https"):
         raise UsageError(f"{flag} {address}: {scheme} is not possible: mod_wsgi's datagrams are told apart by the "
                          "kernel's credentials, which only a unix socket carries; use unix:/path")
@@ -33,17 +34,17 @@ def unix_path(address, flag="--listen"):
 
 def group_id(name):
     """The gid of a group's name or number; raises UsageError when there is none."""
-    if name.isdigit():
+    if name.isascii() and name.isdigit() and len(name) <= 10 and int(name) < 0xFFFFFFFF:     # that one means "leave it"
         return int(name)
     import grp                          # not every start needs it
     try:
         return grp.getgrnam(name).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         raise UsageError(f"--socket-group {name}: no such group; getent group lists them") from None
 
 
 def may_bind(path, type_=socket.SOCK_DGRAM):
-    """Look at what is at the path: None when nothing is, its (dev, ino) when it is a dead socket.
+    """Look at what is at the path: None when nothing is, its (dev, ino, ctime) when it is a dead socket.
 
     Raises TelError, saying what to do, for everything that must not be touched.
     """
@@ -65,7 +66,7 @@ def may_bind(path, type_=socket.SOCK_DGRAM):
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return found.st_dev, found.st_ino
+            return _which(found)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -73,6 +74,11 @@ def may_bind(path, type_=socket.SOCK_DGRAM):
                 raise TelError(f"cannot bind {path}: a socket is there and cannot be asked whether it lives: "
                                f"{error.strerror}") from None
     raise TelError(f"cannot bind {path}: another process listens there; stop it first, or choose another path")
+
+
+def _which(status):
+    """What tells a file from any other; the inode number alone may soon belong to the next one."""
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 class BoundPath:
@@ -92,24 +98,36 @@ class BoundPath:
             if type_ == socket.SOCK_DGRAM:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             if dead is not None:
-                now = os.lstat(path)
-                if (now.st_dev, now.st_ino) == dead:
+                if _which(os.lstat(path)) == dead:
                     os.unlink(path)
             before = os.umask(0o777)    # until mode and group are set nobody may connect
             try:
                 self.socket.bind(path)
             finally:
                 os.umask(before)
-            made = os.lstat(path)
-            self.own = (made.st_dev, made.st_ino)
-            if group is not None:
-                os.chown(path, -1, group)
-            os.chmod(path, mode)
+            self._give(mode, group)
         except OSError as error:
             self.close()
             hint = {errno.EACCES: "; the folder is not writable for this user", errno.EADDRINUSE: "; it has just been taken",
                     errno.EPERM: "; only root, or a member, may give it to that group"}.get(error.errno, "")
             raise TelError(f"cannot bind {path}: {error.strerror}{hint}") from None
+
+    def _give(self, mode, group):
+        """Set group and mode through a handle: whoever may write to the folder could put a link in the path's place."""
+        handle = os.open(self.path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            made = os.fstat(handle)
+            if not stat.S_ISSOCK(made.st_mode):
+                raise OSError(errno.EADDRINUSE, "something else was put there")
+            self.own = (made.st_dev, made.st_ino)
+            place = f"/proc/self/fd/{handle}"
+            if not os.path.exists(place):
+                place = self.path       # no /proc here
+            if group is not None:
+                os.chown(place, -1, group)
+            os.chmod(place, mode)
+        finally:
+            os.close(handle)
 
     def close(self):
         """Close, and remove the path when it is still the one that was bound."""
