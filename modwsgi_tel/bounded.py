@@ -49,6 +49,9 @@ class FairMap:
     def __contains__(self, key):
         return key in self._items
 
+    def __iter__(self):
+        return iter(self._items)
+
     def get(self, key):
         found = self._items.get(key)
         return found[1] if found else None

@@ -2,34 +2,66 @@
 import os
 import sys
 
-from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.errors import TelError, Unwritable, UsageError
 from modwsgi_tel.options import BY_COMMAND, PROGRAM, command_help, program_help, program_version, read
 
 
 def main(argv=None):
     """Run a command; the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    _open_streams()
     try:
         return _main(argv)
     except TelError as error:
+        if isinstance(error, Unwritable):
+            _forget_stdout()
         _complain(f"{PROGRAM}: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of our output has gone; nothing of Python's own may complain about that at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_stdout()                # its reader has gone
         return 141
+
+
+def _forget_stdout():
+    """Nothing of Python's own may complain at the exit about what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_streams():
+    """Standard streams that were closed lead nowhere; else the first socket would be what a log line is written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)          # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    sys.stdout.reconfigure(errors="backslashreplace")       # a terminal that cannot show a letter shows its number
+
+
+def _print(shown):
+    """Text to stdout, all of it now."""
+    try:
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(error) from None
 
 
 def _main(argv):
     command = argv[0] if argv else "serve"
     if command in ("--help", "-h", "help"):
         wanted = argv[1] if len(argv) > 1 and argv[1] in BY_COMMAND else None
-        sys.stdout.write(command_help(wanted) if wanted else program_help())
+        _print(command_help(wanted) if wanted else program_help())
         return 0
     if command in ("--version", "-V"):
-        sys.stdout.write(program_version())
+        _print(program_version())
         return 0
     if command.startswith("-"):
         command, rest = "serve", argv
@@ -40,7 +72,7 @@ def _main(argv):
     else:
         raise UsageError(f"no command {command!r}; there are {', '.join(BY_COMMAND)}; see {PROGRAM} --help")
     if "--help" in rest or "-h" in rest:
-        sys.stdout.write(command_help(command))
+        _print(command_help(command))
         return 0
     values = read(command, rest)
     return _imported(command)(values)
@@ -62,7 +94,8 @@ def _imported(command):
 
 
 def _complain(line):
+    from modwsgi_tel.net.log import printable       # what is quoted in it may be anything
     try:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable(line) + "\n")
     except OSError:
         pass                            # nobody reads; the exit status still says it

@@ -134,7 +134,7 @@ class Collector:
         self.path_trouble = ""
         self._path_checked = self.began
         self._received = 0
-        self.loop.every(1.0, self._second)
+        self.loop.every(1.0, self._second, slack_s=0.3)
 
     def _bind_http(self, guards):
         values = self.values

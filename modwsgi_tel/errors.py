@@ -11,6 +11,13 @@ class UsageError(TelError):
     """A flag, a variable or a configuration line that cannot be meant as it stands."""
 
 
+class Unwritable(TelError):
+    """What should go to stdout cannot: made from the OSError."""
+
+    def __init__(self, error):
+        super().__init__(f"cannot write to stdout: {error.strerror}")
+
+
 class Nonsense(TelError):
     """The other side answered, but not with what it should."""
 

@@ -182,14 +182,15 @@ COMMANDS = (
             "The main job, and what runs when no command is named.  Binds the socket that mod_wsgi's "
             "WSGITelemetryService names, keeps a bounded state of the last minutes and answers over plain HTTP; "
             "GET / lists the paths.  Ends on SIGTERM and SIGINT and removes its socket.",
-            (("serve --listen unix:/run/modwsgi-tel/telemetry.sock --socket-group www-data",
+            (("serve --listen unix:/run/modwsgi-tel.sock --socket-group www-data",
               "receive from Apache's user"),
              ("serve --http-port 0 --http-socket /run/modwsgi-tel/http.sock", "a free port, and a unix socket"),
              ("serve --config /etc/modwsgi-tel.ini --check-config", "what that would do"))),
     Command("dump", "one snapshot of the running collector, for cron; or every datagram", "",
             "Without --listen: asks the running collector once and prints what it says; silent on success with "
-            "--output, one line on stderr otherwise.  With --listen: binds the socket itself and prints each datagram.",
-            (("dump --format jsonl --output /var/log/wsgi/%Y%m%d-%H%M.jsonl --keep 288", "a file each five minutes, "
+            "--output, one line on stderr otherwise.  With --listen (its variable, which serve has too, does not count): "
+            "binds the socket itself and prints each datagram.",
+            (("dump --format csv --output /var/log/tel-%Y%m%d-%H%M.csv --keep 288", "a file each five minutes, "
               "a day of them"),
              ("dump --http-socket /run/modwsgi-tel/http.sock", "a table for people"),
              ("dump --listen unix:/tmp/t.sock --count 10", "the next ten datagrams"))),
@@ -299,7 +300,8 @@ def convert(option, value, source):
 
 def _config(path, command, known):
     import configparser
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    # every section is a command's, so none may be the one whose values go into all
+    parser = configparser.ConfigParser(interpolation=None, strict=True, default_section="")
     try:
         with open(path, encoding="utf-8") as handle:
             parser.read_file(handle)

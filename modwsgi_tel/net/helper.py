@@ -9,6 +9,8 @@ import os
 import signal
 
 _LONGEST_ANSWER = 1 << 20
+_REAP_S = 0.5
+_ENDING_MOST = 4                        # that SIGKILL has not ended yet: then no further one is started
 
 
 def become_helper(keep):
@@ -44,11 +46,13 @@ class Helper:
         self._held = b""
         self._done = None
         self._turn = 0
+        self._ending = []               # pids that were killed and are not reaped yet
+        self._reaping = False
         self.started = self.failed = 0
 
     @property
     def busy(self):
-        return self._pid is not None
+        return self._pid is not None or len(self._ending) >= _ENDING_MOST
 
     def ask(self, work, argument, done):
         reading, writing = os.pipe()
@@ -111,7 +115,23 @@ class Helper:
         os.close(self._fd)
         try:
             os.kill(self._pid, signal.SIGKILL)      # it has answered, or has had its time
-            os.waitpid(self._pid, 0)
-        except (ProcessLookupError, ChildProcessError):
+        except ProcessLookupError:
             pass
+        self._ending.append(self._pid)
         self._pid = self._fd = None
+        self._reap()
+
+    def _reap(self, timer=False):
+        """Collect those that have ended; never wait, since one that hangs in the kernel does not even obey SIGKILL."""
+        if timer:
+            self._reaping = False
+        for pid in list(self._ending):
+            try:
+                ended, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                ended = pid
+            if ended:
+                self._ending.remove(pid)
+        if self._ending and not self._reaping:
+            self._reaping = True
+            self._loop.after(_REAP_S, lambda: self._reap(timer=True))

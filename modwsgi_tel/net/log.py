@@ -5,12 +5,23 @@ import time
 
 from modwsgi_tel.net.writer import LOG
 
+_LONGEST = 4000                         # bytes of a line: less than PIPE_BUF, which a writable pipe takes at once
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
 def printable(shown):
     """Text with its control characters escaped: what came from a client must not reach a terminal as it is."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+
+
+def _not_blocking(descriptor):
+    """A terminal that somebody has stopped may take part of a line and block: a description of our own does not."""
+    try:
+        if os.isatty(descriptor):
+            return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        pass                            # not ours to open
+    return descriptor
 
 
 class Log:
@@ -20,7 +31,7 @@ class Log:
         self.lost = 0
         self._level = LEVELS[level]
         self._writer = writer
-        self._descriptor = descriptor
+        self._descriptor = descriptor if writer is not None else _not_blocking(descriptor)
         self._clock = clock
         self._last = {}
 
@@ -28,9 +39,9 @@ class Log:
         if LEVELS[level] < self._level:
             return
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._clock()))
-        data = f"{stamp} {level} {printable(line)}\n".encode("utf-8", "replace")[:4000]
+        data = f"{stamp} {level} {printable(line)}".encode("utf-8", "replace")[:_LONGEST - 1] + b"\n"
         if self._writer is not None:
-            self._writer.send(LOG, data if data.endswith(b"\n") else data + b"\n")
+            self._writer.send(LOG, data)
             return
         try:
             if not select.select([], [self._descriptor], [], 0)[1]:

@@ -42,16 +42,20 @@ class Loop:
     def set_first(self, descriptor, callback):
         self._first_fd, self._first = descriptor, callback
 
-    def every(self, seconds, callback):
-        """Call back every so many seconds, the first time after as many."""
-        self._push(self.clock() + seconds, seconds, callback)
+    def every(self, seconds, callback, slack_s=0.0):
+        """Call back every so many seconds, the first time after as many.
+
+        With `slack_s` it may be so much late, when the loop wakes for something else by then: a
+        wake-up of its own costs an idle collector more than the work.
+        """
+        self._push(self.clock() + seconds, seconds, slack_s, callback)
 
     def after(self, seconds, callback):
-        self._push(self.clock() + seconds, None, callback)
+        self._push(self.clock() + seconds, None, 0.0, callback)
 
-    def _push(self, due, every, callback):
+    def _push(self, due, every, slack_s, callback):
         self._count += 1
-        heapq.heappush(self._timers, (due, self._count, every, callback))
+        heapq.heappush(self._timers, (due, self._count, every, slack_s, callback))
 
     def on_signal(self, number, callback):
         """Call back inside the loop after a signal; a blocking select() wakes up for it."""
@@ -89,36 +93,41 @@ class Loop:
 
     def run(self):
         """Run until stop()."""
+        clock, readers, writers, timers = self.clock, self.readers, self.writers, self._timers
         self._running, more = True, False
-        self._looked = self.clock()
+        self._looked = clock()
         while self._running:
-            wait = 0.0 if more else self._until_timer()
-            reading = list(self.readers)
+            wait = None
+            if more:
+                wait = 0.0
+            elif timers:
+                wait = max(0.0, min(due + slack for due, _, _, slack, _ in timers) - clock())
+            reading = list(readers)
             if self._first_fd is not None:
                 reading.append(self._first_fd)
-            began = self.clock()
+            began = clock()
             self._gap(began)
-            ready, writable, _ = select.select(reading, list(self.writers), [], wait)
-            self._looked = self.clock()
+            ready, writable, _ = select.select(reading, list(writers), [], wait)
+            self._looked = clock()
             if wait is not None and self._looked - began - wait > STALL_S:
                 self._gap(self._looked, self._looked - began - wait)    # stopped, or starved, inside the wait
-            more = self._first()
-            self._looked = self.clock()
+            more = self.look()
             for descriptor in ready:
-                callback = self.readers.get(descriptor)
+                callback = readers.get(descriptor)
                 if callback is not None:
                     callback()
                     more = self.look() or more
             for descriptor in writable:
-                callback = self.writers.get(descriptor)
+                callback = writers.get(descriptor)
                 if callback is not None:
                     callback()
                     more = self.look() or more
-            while self._timers and self._timers[0][0] <= self._looked:
-                due, _, every, callback = heapq.heappop(self._timers)
+            while timers and timers[0][0] <= self._looked:
+                due, _, every, slack_s, callback = heapq.heappop(timers)
                 if every is not None:
-                    # one that is late runs once, not once for each time it missed
-                    self._push(due + every if due + every > self._looked else self._looked + every, every, callback)
+                    # one that is late by more than its period has missed turns: they are not made up for
+                    due = due + every if due + every > self._looked else self._looked + every
+                    self._push(due, every, slack_s, callback)
                 callback()
                 more = self.look() or more
 
@@ -143,6 +152,3 @@ class Loop:
         if gap >= STALL_S:
             self.stalls += 1
             self.on_stall(gap)
-
-    def _until_timer(self):
-        return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import struct
+import zlib
 
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.net.helper import become_helper
+from modwsgi_tel.wire import blocks
 
 _HEAD = struct.Struct("<cI")
 RECORD, LOG, REOPEN = b"R", b"L", b"O"
@@ -20,13 +22,15 @@ class Writer:
     """Appends to a record file and to a log file in a process of its own.
 
     Raises TelError when a file cannot be opened now.  `lost` counts messages that were dropped
-    because the helper did not keep up or has ended; `trouble` is what it last complained of.
+    because the helper did not keep up or has ended, `unwritten` those that it could not write;
+    `trouble` is what it complains of now.
     """
 
     def __init__(self, record=None, record_size=0, log=None):
         files = _Files(record, record_size, log)
         ours, theirs = socket.socketpair()
         self.lost = self.lost_bytes = 0
+        self.unwritten = 0
         self.trouble = ""
         self._held = bytearray()
         self._socket = ours
@@ -79,7 +83,8 @@ class Writer:
         except OSError:
             got = b""
         if got:
-            self.trouble = got.decode("utf-8", "replace").strip().splitlines()[-1]
+            count, _, self.trouble = got.decode("utf-8", "replace")[:-1].rpartition("\n")[2].partition(" ")
+            self.unwritten = int(count) if count.isdigit() else self.unwritten
         else:
             self._ended()
 
@@ -140,7 +145,8 @@ class _Files:
             os.close(descriptor)
 
     def serve(self, connection):
-        held = bytearray()
+        """Take messages until there are no more; tell what goes wrong: how many could not be written, and why now."""
+        held, unwritten, troubles = bytearray(), 0, {}
         while True:
             got = connection.recv(1 << 16)
             if not got:
@@ -152,21 +158,38 @@ class _Files:
                     break
                 data = bytes(held[_HEAD.size:_HEAD.size + size])
                 del held[:_HEAD.size + size]
+                flag = f"--record {self._record_path}" if kind == RECORD else f"--log-file {self._log_path}"
                 try:
                     self._take(kind, data)
-                except (OSError, TelError) as error:
-                    try:
-                        connection.send(f"{error}\n".encode("utf-8", "replace"))
-                    except OSError:
-                        return
+                    if troubles.pop(flag, None) is None:
+                        continue
+                except TelError as error:
+                    troubles[flag] = str(error)
+                    unwritten += kind != REOPEN
+                except OSError as error:
+                    troubles[flag] = f"{flag}: {error.strerror}"
+                    unwritten += kind != REOPEN
+                try:
+                    connection.send(f"{unwritten} {'; '.join(troubles.values())}\n".encode("utf-8", "replace")[-2000:])
+                except OSError:
+                    pass                # it is about to end, and has sent what is still to be written
 
     def _take(self, kind, data):
         if kind == RECORD:
-            if os.fstat(self._record).st_size + len(data) > self._record_half:
-                os.replace(self._record_path, self._record_path + ".1")
+            size = os.fstat(self._record).st_size
+            if size + len(data) > self._record_half:
+                try:
+                    os.replace(self._record_path, self._record_path + ".1")
+                except FileNotFoundError:
+                    pass                # somebody moved it away
+                fresh = _opened(self._record_path, "--record", gzip=True)
                 os.close(self._record)
-                self._record = _opened(self._record_path, "--record", gzip=True)
-            _write(self._record, data)
+                self._record, size = fresh, os.fstat(fresh).st_size
+            try:
+                _write(self._record, data)
+            except OSError:
+                _cut(self._record, size)
+                raise
         elif kind == LOG:
             _write(self._log, data)
         elif kind == REOPEN and self._log_path:
@@ -180,7 +203,7 @@ def _opened(path, flag, gzip=False):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise TelError(f"{flag} {path}: {error.strerror}") from None
-    if gzip and os.fstat(descriptor).st_size and os.pread(descriptor, 2, 0) != b"\x1f\x8b":
+    if gzip and os.fstat(descriptor).st_size and not _is_capture(descriptor):
         os.close(descriptor)
         raise TelError(f"{flag} {path}: is there and no packed capture; nothing is written over it, choose another name")
     return descriptor
@@ -189,3 +212,24 @@ def _opened(path, flag, gzip=False):
 def _write(descriptor, data):
     while data:
         data = data[os.write(descriptor, data):]
+
+
+def _cut(descriptor, size):
+    """Back to what was whole: behind half a block nothing could be read any more."""
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        pass                            # no file, or a disk that is gone
+
+
+def _is_capture(descriptor):
+    """Whether a file begins with a packed record, or with the beginning of one."""
+    unpacker = zlib.decompressobj(31)
+    try:
+        raw = unpacker.decompress(os.pread(descriptor, 1 << 16, 0), blocks.RECORD.size)
+    except (OSError, zlib.error):
+        return False
+    if len(raw) < blocks.RECORD.size:
+        return not raw and not unpacker.eof
+    wall, _, length = blocks.RECORD.unpack(raw)
+    return 0 <= wall < 1e11 and length <= blocks.MAX_DATAGRAM

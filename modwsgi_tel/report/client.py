@@ -10,15 +10,38 @@ from modwsgi_tel.errors import Nonsense, TelError, UsageError
 LARGEST = 64 << 20                      # bytes of an answer
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
+class _Socket(socket.socket):
+    """Gives up at one time, however little by little the other side sends."""
+
+    deadline = 0.0
+
+    def recv_into(self, *arguments):
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self.settimeout(left)
+        return super().recv_into(*arguments)
+
+
+class _Connection(http.client.HTTPConnection):
+    """To a host, or with `path` to a unix socket; its whole answer is to be there after `timeout` seconds."""
+
+    def __init__(self, host, port, timeout, path=None):
+        super().__init__(host, port, timeout=timeout)
         self._path = path
+        self._deadline = time.monotonic() + timeout
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if self._path is None:
+            super().connect()
+            plain, self.sock = self.sock, None
+            self.sock = _Socket(plain.family, plain.type, plain.proto, plain.detach())
+        else:
+            self.sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.deadline = self._deadline
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        if self._path is not None:
+            self.sock.connect(self._path)
 
 
 def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0):
@@ -29,54 +52,60 @@ def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0):
     where = http_socket or url
     prefix = ""
     if http_socket:
-        connection = _UnixConnection(http_socket, timeout_s)
+        connection = _Connection("localhost", 80, timeout_s, http_socket)
     else:
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            if parts.scheme != "http" or not parts.hostname:
+                raise ValueError
+            connection = _Connection(parts.hostname, parts.port or 80, timeout_s)
         except ValueError:
-            port = -1
-        if parts.scheme != "http" or not parts.hostname or port == -1:
-            raise UsageError(f"--url {url}: like http://127.0.0.1:8888")
-        connection = http.client.HTTPConnection(parts.hostname, port or 80, timeout=timeout_s)
+            raise _no_url(url) from None
         prefix = parts.path.rstrip("/")
     headers = {"Accept": "application/json"}
     if token:
-        headers["Authorization"] = f"Bearer {token}"
-    deadline = time.monotonic() + timeout_s
+        headers["Authorization"] = f"Bearer {token}".encode()
+    response = None
     try:
         connection.request("GET", prefix + path, headers=headers)
         response = connection.getresponse()
+        promised = response.length or 0
         body = b""
         while True:
-            if connection.sock is not None:
-                connection.sock.settimeout(max(0.01, deadline - time.monotonic()))
             got = response.read1(1 << 20)
             if not got:
                 break
             body += got
             if len(body) > LARGEST:
                 raise Nonsense(f"{where}{path}: more than {LARGEST >> 20} MiB")
-            if time.monotonic() > deadline:
-                raise socket.timeout
+        if len(body) < promised:
+            raise http.client.IncompleteRead(b"")
     except socket.timeout:
         raise TelError(f"{where} did not answer within {timeout_s:g} s") from None
+    except (http.client.InvalidURL, UnicodeError):
+        raise _no_url(url) from None
     except http.client.HTTPException as error:
         raise Nonsense(f"{where}: no HTTP answer: {type(error).__name__}") from None
     except OSError as error:
         raise TelError(f"{where} does not answer: {error.strerror or error}; is the collector running?") from None
     finally:
         connection.close()
+        if response is not None:
+            response.close()
     if response.status == 401:
         raise TelError(f"{where} asks for a token: give --token-file")
     try:
         answer = json.loads(body, parse_constant=_refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Nonsense(f"{where}{path}: answers {response.status} and no JSON") from None
     if response.status != 200:
         said = answer.get("error") if isinstance(answer, dict) else None
         raise Nonsense(f"{where}{path}: answers {response.status}" + (f": {said}" if said else ""))
     return answer
+
+
+def _no_url(url):
+    return UsageError(f"--url {url}: like http://127.0.0.1:8888")
 
 
 def _refuse(word):

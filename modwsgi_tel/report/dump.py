@@ -10,7 +10,7 @@ import sys
 import time
 
 from modwsgi_tel.collector import token_of
-from modwsgi_tel.errors import Nonsense, TelError, UsageError, WireError
+from modwsgi_tel.errors import Nonsense, TelError, Unwritable, UsageError, WireError
 from modwsgi_tel.net.datagram import BoundPath, Receiver, group_id, unix_path
 from modwsgi_tel.net.log import printable
 from modwsgi_tel.net.loop import Loop
@@ -23,30 +23,42 @@ from modwsgi_tel.wire.shapes import finite
 
 _LISTEN_ONLY = ("count", "duration", "socket_mode", "socket_group")
 _SNAPSHOT_ONLY = ("output", "keep")
+_EXAMPLE = "dump-%Y%m%d-%H%M%S.json"
 
 
 # --- a snapshot ---------------------------------------------------------------------------
 
 def dump(values):
-    """Ask the collector once or, with --listen, print every datagram; the exit status."""
-    if values.given["listen"] != "default":
+    """Ask the collector once or, with --listen, print every datagram; the exit status.
+
+    A variable in the environment does not make it bind a socket: it is there for serve.
+    """
+    if _meant(values, "listen"):
         return listen(values)
     _refuse(values, _LISTEN_ONLY, "goes with --listen")
     if values.keep and not values.output:
         raise UsageError("--keep: goes with --output")
-    if values.keep and "%" not in os.path.basename(values.output):
-        raise UsageError("--keep: --output needs a name that changes, as dump-%Y%m%d-%H%M%S.json")
+    if values.keep and "%" not in os.path.basename(values.output).replace("%%", ""):
+        raise UsageError(f"--keep: --output needs a name that changes, as {_EXAMPLE}")
     if values.keep and "%" in os.path.dirname(values.output):
         raise UsageError("--keep: the folder of --output must not change with the time, only the name in it")
+    if values.keep:
+        _check_template(os.path.basename(values.output))
     found = summary(url=values.url, http_socket=values.http_socket, token=token_of(values.token_file),
                     timeout_s=values.timeout)
     try:
         shown = FORMATS[values.format](found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Nonsense(f"{values.http_socket or values.url}: /api/summary lacks {error}: another version?") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
+        raise Nonsense(f"{values.http_socket or values.url}: /api/summary is not as it should be ({error!r}): another "
+                       "version?") from None
     if values.output is None:
-        sys.stdout.write(shown)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unwritable(error) from None
         return 0
     path = time.strftime(values.output)
     write_whole(path, shown)
@@ -57,14 +69,31 @@ def dump(values):
 
 def _refuse(values, names, why):
     for name in names:
-        if values.given[name] != "default":
+        if _meant(values, name):
             raise UsageError(f"{values.given[name]}: {why}; see modwsgi-tel dump --help")
 
 
+def _meant(values, name):
+    """Whether an option was given for dump: variables are shared with serve."""
+    return values.given[name] != "default" and not values.given[name].startswith("MODWSGI_TEL_")
+
+
+def _check_template(name):
+    """UsageError when --keep could not tell its own files by such a name."""
+    try:
+        time.strptime(time.strftime(name), name)
+    except (ValueError, re.error):
+        raise UsageError(f"--keep: a time written as {name} cannot be read back: use {_EXAMPLE}") from None
+
+
 def write_whole(path, shown):
-    """Write a file so that nobody ever sees half of it.  Raises TelError."""
+    """Write a file so that nobody ever sees half of it; what is there must be a file.  Raises TelError."""
     aside = f"{path}.{os.getpid()}.tmp"
     try:
+        there = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
+        if not stat.S_ISREG(there):     # /dev/null, as root, would be gone
+            what = "a symbolic link" if stat.S_ISLNK(there) else "a folder" if stat.S_ISDIR(there) else "no regular file"
+            raise TelError(f"--output {path}: is {what}, which is left alone")
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
@@ -221,14 +250,19 @@ class _Out:
         self._held += shown.encode("utf-8", "replace") + b"\n"
         self.loop.writers[self.descriptor] = self._write
 
-    def _write(self):
-        del self._held[:os.write(self.descriptor, self._held[:self.PIECE])]
+    def _write(self, most=PIECE):
+        try:
+            del self._held[:os.write(self.descriptor, self._held[:most])]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unwritable(error) from None
         if not self._held:
-            del self.loop.writers[self.descriptor]
+            self.loop.writers.pop(self.descriptor, None)
 
     def finish(self):
         while self._held:
-            del self._held[:os.write(self.descriptor, self._held)]
+            self._write(len(self._held))
 
 
 def listen(values):
@@ -243,16 +277,16 @@ def listen(values):
     try:
         out, seen = _Out(loop, sys.stdout.fileno()), [0]
 
-        def take(datagram, sender, now, wall):
+        def take(datagram, sender, now, wall, read=decode):
             if values.count is not None and seen[0] >= values.count:
                 return
             seen[0] += 1
-            out.line(shown(datagram, CREDENTIALS.unpack(sender)[0], wall))
+            out.line(shown(datagram, CREDENTIALS.unpack(sender)[0], wall, read))
             if seen[0] == values.count:
                 loop.stop()
 
         def too_long(head, sender, wall):
-            out.line(f"# a datagram longer than the buffer, from pid {CREDENTIALS.unpack(sender)[0]}")
+            take(head, sender, None, wall, _refuse_long)
 
         loop.set_first(bound.socket.fileno(), Receiver(bound, take, too_long).drain)
         for number_ in (signal.SIGTERM, signal.SIGINT):
@@ -270,10 +304,14 @@ def listen(values):
     return 0
 
 
-def _datagram_text(datagram, sender, wall):
+def _refuse_long(head):
+    raise WireError("too_long", "more bytes than the buffer has")
+
+
+def _datagram_text(datagram, sender, wall, read):
     head = time.strftime("%H:%M:%S", time.localtime(wall)) + f".{int(wall % 1 * 1000):03d} from {sender}"
     try:
-        sample = decode(datagram)
+        sample = read(datagram)
     except WireError as error:
         return f"{head} WRONG ({error.reason}): {printable(str(error))} {datagram[:64].hex()}"
     fields = " ".join(f"{name}={_shown(value)}" for name, value in sample.fields.items())
@@ -288,10 +326,10 @@ def _shown(value):
     return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
 
 
-def _datagram_json(datagram, sender, wall):
+def _datagram_json(datagram, sender, wall, read):
     row = {"received": wall, "sender_pid": sender}
     try:
-        sample = decode(datagram)
+        sample = read(datagram)
     except WireError as error:
         return _whole_json({**row, "error": error.reason, "detail": str(error), "bytes": datagram.hex()})
     return _whole_json(finite({**row, "kind": kind_name(sample.kind), "pid": sample.pid, "seq": sample.seq,

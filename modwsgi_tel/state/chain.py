@@ -135,7 +135,7 @@ class Chain:
     def size_held(self):
         return sum(len(block.data) for block in self._blocks) + self._tail_bytes
 
-    def read(self, until, first_counted=0, since_wall=None):
+    def read(self, until, first_counted=-1, since_wall=None):
         """Yield Stretches of records from the oldest kept up to a Position.
 
         Lazy: what has been dropped meanwhile is skipped, what came later is left out, and no

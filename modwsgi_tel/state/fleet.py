@@ -73,9 +73,9 @@ class Fleet:
         self.forgotten = 0                  # processes that had their time
         self.slow = SlowTable(limits.slow, limits.slow_s)
         self.slow_lost = 0
+        self.interpreters_lost = 0          # of processes that are forgotten
         self.events = Ring(limits.events)
-        self.groups = {}
-        self.groups_lost = 0
+        self.groups = FairMap(limits.groups, keep=lambda group: group.processes)
         self.started_wall = None
         self._processes = FairMap(limits.processes, keep=self._useful)
         self._current = {}                  # sender's credentials + header's pid -> Process
@@ -120,7 +120,7 @@ class Fleet:
                 process.take_seq(source, seq, stamp, now)
         process.last_now = now
         process.last_wall = wall
-        if process.silent_now is not None:
+        if process.silent_now is not None and (process.life != VANISHED or makes_process(kind)):
             process.speaks_again(wall)
         if kind == REQUEST_METRICS:
             if shape is not process.shape or datagram[shape.identity] != process.identity:
@@ -133,6 +133,8 @@ class Fleet:
         elif kind == SLOW_REQUEST:
             if self.slow.take(key, process.who, process, shape, datagram, now, wall):
                 process.windows.open.sums[SLOW_COMPLETED] += 1
+            elif process.ended and process.slow_active:
+                self._lose_requests(process, now, wall)         # its last tick may follow process_stopped
         elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
             self._lifecycle(kind, process, pid, stamp, shape, datagram, now, wall)
         elif kind == PROCESS_METRICS or kind == SERVER_METRICS:
@@ -153,13 +155,15 @@ class Fleet:
         who = Who(*CREDENTIALS.unpack(sender), pid)
         if kind == SLOW_REQUEST:
             self.slow.take(key, who, None, shape, datagram, now, wall)
-        else:
+        elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
             self._event(kind_name(kind), pid, HEADER.unpack_from(datagram)[6], wall, shape.fields(datagram), who)
 
     def _add(self, key, pid, sender, now, wall):
         self._now = now
         who = Who(*CREDENTIALS.unpack(sender), pid)
         process = Process(who, now, wall, self.budget, self.limits)
+        if all(held.ended for held in self._of_sender.get(who.sender_pid, {}).values()):
+            self._starts.pop(who.sender_pid, None)      # the pid's owner may be another one now
         process.trust = self._starts.get(who.sender_pid, process.trust)
         for gone in self._processes.put(process.id, (who.uid, who.sender_pid), process):
             self._unlink(gone, now)
@@ -182,27 +186,25 @@ class Fleet:
         before = self.groups.get(process.group)
         if process.identify(shape, datagram) and before is not None:
             before.processes.pop(process.id, None)
-        self._group(process.group).processes[process.id] = process
+        self._group(process).processes[process.id] = process
 
-    def _group(self, name):
-        group = self.groups.get(name)
+    def _group(self, process):
+        group = self.groups.get(process.group)
         if group is None:
-            if len(self.groups) >= self.limits.groups:
-                empty = [held for held in self.groups.values() if not held.processes]
-                victim = min(empty or self.groups.values(), key=lambda held: len(held.processes))
-                del self.groups[victim.name]
-                self.groups_lost += 1
-            group = self.groups[name] = Group(name)
+            group = Group(process.group)
+            for gone in self.groups.put(group.name, (process.who.uid, process.who.sender_pid), group):
+                for member in gone.processes.values():
+                    member.shape = member.identity = None       # its next tick makes its group anew
         return group
 
     def _closed(self, process, slot):
-        self._group(process.group).windows.add(slot)
+        self._group(process).windows.add(slot)
 
     def _lifecycle(self, kind, process, pid, stamp, shape, datagram, now, wall):
         fields = shape.fields(datagram)
         if process.identity is None or kind == PROCESS_STARTED:
             self._identify(process, shape, datagram)
-        group = self._group(process.group)
+        group = self._group(process)
         if kind == PROCESS_STARTED:
             group.started += 1
         elif kind == PROCESS_STOPPING:
@@ -275,9 +277,10 @@ class Fleet:
         slot = process.windows.roll(process.windows.open.index + 1)
         if slot is not None:
             self._closed(process, slot)
-        group = self._group(process.group)
+        group = self._group(process)
         group.counters = [a + b for a, b in zip(group.counters, process.windows.total)]
         group.lost += process.lost()
+        self.interpreters_lost += process.interpreters_lost
         group.processes.pop(process.id, None)
         for request in list(process.slow_active.values()):
             request.process = None
@@ -294,7 +297,7 @@ class Fleet:
     def _lose_requests(self, process, now, wall):
         lost = self.slow.lose(process, now, wall)
         self.slow_lost += lost
-        self._group(process.group).slow_lost += lost
+        self._group(process).slow_lost += lost
         return lost
 
     def _trim(self, now, wall):
@@ -380,7 +383,7 @@ class Fleet:
     def _vanish(self, process, now, wall):
         process.become(VANISHED, wall)
         lost = self._lose_requests(process, now, wall)
-        group = self._group(process.group)
+        group = self._group(process)
         group.vanished += 1
         self._event("process_vanished", process.pid, wall, wall, dict(process.texts), process.who, lost_requests=lost,
                     last_seen=process.last_wall)

@@ -147,7 +147,9 @@ class Process:
             slot = windows.roll(index)
             if slot is not None:
                 closed(self, slot)
-        if not windows.open.tick(shape, datagram, number):
+        if windows.open.tick(shape, datagram, number):
+            windows.open.ended = now
+        else:
             self.odd += 1
         self.tick = (now, shape, datagram, number)
         self.ticks += 1

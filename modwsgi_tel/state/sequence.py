@@ -12,7 +12,8 @@ class Sequence:
     """The sequence numbers of one source: one 32-bit counter, shared by all kinds it sends.
 
     A gap counts as lost until the late ones fill it.  `gaps` holds the open gaps, newest
-    last, at most GAPS of them: one that is pushed out stays lost for good.  `stamps` are the
+    last, at most GAPS of them: of one that is pushed out, only the newest RECENT numbers can
+    still be filled.  `stamps` are the
     header stamps of the newest RECENT numbers: the same number with the same stamp is a
     duplicate, with another stamp it is another process that counts from its own start.
     Numbers wrap at 2^32; what is nearer backwards than forwards has come late.
@@ -74,24 +75,30 @@ class Sequence:
                 if stamp > newest_stamp and distance > 8:
                     return RESTART      # it fits a hole, but was sent after everything that came
                 self._fill(number, seq, low, high)
-                self.lost -= 1
-                self.late += 1
-                self.received += 1
-                self._mark(seq, stamp)
-                return LATE
+                return self._came_late(seq, stamp)
+        if distance < RECENT and distance < (self.newest - self.first) & _WRAP and not stamp > newest_stamp:
+            return self._came_late(seq, stamp)      # its gap is forgotten, but the number had not come
         before = (self.first - seq) & _WRAP
         if 0 < before < RECENT and distance < RECENT and not stamp > newest_stamp:
             # sent before the first that came: the count begins with it
             if before > 1:
                 self.lost += before - 1
                 self.gaps.insert(0, [(seq + 1) & _WRAP, (self.first - 1) & _WRAP])
-                del self.gaps[GAPS:]
+                del self.gaps[:-GAPS]
             self.first = seq
             self.late += 1
             self.received += 1
             self._mark(seq, stamp)
             return LATE
         return RESTART
+
+    def _came_late(self, seq, stamp):
+        self.lost = max(0, self.lost - 1)
+        self.uncertain = min(self.uncertain, self.lost)
+        self.late += 1
+        self.received += 1
+        self._mark(seq, stamp)
+        return LATE
 
     def _fill(self, number, seq, low, high):
         rest = []
@@ -104,7 +111,6 @@ class Sequence:
 
     def forgive(self, count):
         """Take back a loss that was none: the process had been replaced unseen."""
-        self.lost -= count
+        self.lost = max(0, self.lost - count)
         self.uncertain = max(0, self.uncertain - count)
-        if self.gaps:
-            del self.gaps[-1]
+        self.gaps.clear()               # what is missing there was the other process's

@@ -63,7 +63,7 @@ class SlowTable:
             request.life, request.ended_wall, request.ended_now = ACTIVE, None, None
             for gone in self._requests.put(key, (who.uid, key[:16]), request):
                 self._unlink(gone)
-        elif request.life == COMPLETED and not state:
+        elif not state and (request.life == COMPLETED or request.life == LOST and process is not None and process.ended):
             return False                # an active record that came late
         request.shape, request.datagram = shape, datagram
         request.last_wall, request.last_now = wall, now

@@ -17,7 +17,8 @@ from collections import Counter
 
 from modwsgi_tel.state.process import ENDED, LIVES
 from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_SECONDS, INPUT_BYTES,
-                                      NO_TOTAL, PERIOD, PHASE, REQUESTS, SLOW_COMPLETED, STATUS, TICKS, Slot, Total, firsts)
+                                      NO_TOTAL, PERIOD, PERIOD_MAX, PHASE, REQUESTS, SLOTS_IN_MINUTE, SLOW_COMPLETED, STATUS,
+                                      TICKS, Slot, Total, cover, cover_slot, firsts)
 from modwsgi_tel.wire.buckets import ZERO, gil_coefficient, merge, percentiles
 from modwsgi_tel.wire.fields import BY_NAME, PHASE_FIELDS, PHASES, kind_name
 from modwsgi_tel.wire.shapes import finite
@@ -28,6 +29,7 @@ STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 FRESH_INTERVALS = 3                     # a newest tick older than that is not "now"
 BATCH = 16                              # processes between two turns of the loop
 
+INFINITE = float("inf")
 _THREADS = (("maximum", "request_threads_maximum"), ("started", "request_threads_started"),
             ("active", "request_threads_active"))
 
@@ -54,8 +56,9 @@ def summary_steps(fleet, now, wall, own=None):
         members = list(group.processes.values())
         merged = _merged(group, members, now)
         counters = fleet.counters(group)
+        lost = group.lost + sum(process.lost() for process in members)
         yield
-        row = _group(group, members, merged, counters, total, now)
+        row = _group(group, members, merged, counters, lost, total)
         groups.append(row)
         yield
     for place, process in enumerate(fleet.processes()):
@@ -76,8 +79,9 @@ def collector(fleet, own=None):
         "without_process": fleet.orphans, "kept_bytes": fleet.budget.held,
         "bounds": {"processes_evicted": fleet.evicted, "processes_forgotten": fleet.forgotten,
                    "slow_evicted": fleet.slow.evicted, "slow_forgotten": fleet.slow.forgotten,
-                   "events_dropped": fleet.events.dropped, "groups_evicted": fleet.groups_lost,
-                   "interpreters_evicted": sum(process.interpreters_lost for process in fleet.processes()),
+                   "events_dropped": fleet.events.dropped, "groups_evicted": fleet.groups.evicted,
+                   "interpreters_evicted": fleet.interpreters_lost + sum(
+                       process.interpreters_lost for process in fleet.processes()),
                    "records_dropped": fleet.budget.dropped_records},
         **(own or {})}
 
@@ -85,17 +89,28 @@ def collector(fleet, own=None):
 # --- windows ---------------------------------------------------------------------------
 
 class _Sum:
-    """Slots added up: sums, peaks, {phase: counts}, and the seconds they cover."""
+    """Slots added up: sums, peaks, {phase: counts}, and the stretches of time they tell of.
+
+    `rates` are throughput and CPU, user and system, of newest ticks: each by its own period.
+    """
 
     def __init__(self):
         self.slot = Slot(0)
-        self.covered = {}               # 5-second index -> the longest time that one process reported
+        self.spans = []
+        self.rates = None
 
-    def add(self, slot, covered):
+    def add(self, slot, spans=()):
         self.slot.merge(slot)
-        for index, seconds in covered.items():
-            if seconds > self.covered.get(index, 0.0):
-                self.covered[index] = seconds
+        for begin, end in spans:
+            cover(self.spans, begin, end)
+
+    def add_newest(self, slot):
+        self.add(slot, [(-min(slot.sums[PERIOD], PERIOD_MAX), 0.0)])
+        self.add_rates([_ratio(slot.sums[place], slot.sums[PERIOD]) or 0.0 for place in (REQUESTS, CPU_USER, CPU_SYSTEM)])
+
+    def add_rates(self, rates):
+        if rates is not None:
+            self.rates = rates if self.rates is None else [a + b for a, b in zip(self.rates, rates)]
 
 
 def _merged(group, members, now):
@@ -103,19 +118,18 @@ def _merged(group, members, now):
     out = {name: _Sum() for name in WINDOWS}
     frozen = group.windows.freeze(now)
     for name in ("1m", "10m"):
-        for slot, covered in frozen[name]:
-            out[name].add(slot, covered)
+        for slot, spans in frozen[name]:
+            out[name].add(slot, spans)
     first, minute = firsts(now)
     for process in members:
         slot = process.windows.open
-        covered = {slot.index: slot.sums[PERIOD]}
-        if slot.index >= first:
-            out["1m"].add(slot, covered)
-        if slot.index // 12 >= minute:
-            out["10m"].add(slot, covered)
+        for name, fresh in (("1m", slot.index >= first), ("10m", slot.index // SLOTS_IN_MINUTE >= minute)):
+            if fresh:
+                out[name].add(slot)
+                cover_slot(out[name].spans, slot)
         tick = _fresh_tick(process, now)
         if tick is not None:
-            out["now"].add(tick, {0: tick.sums[PERIOD]})
+            out["now"].add_newest(tick)
     return out
 
 
@@ -130,21 +144,34 @@ def _fresh_tick(process, now):
     return slot if slot.tick(shape, datagram, number) else None
 
 
-def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PHASES):
-    """The JSON of a window out of added-up sums, peaks, {phase: 65 counts} and covered seconds."""
+def _ratio(part, whole):
+    """part / whole, or None where that is no number: of nothing, or of a senders' nonsense beyond all floats."""
+    ratio = part / whole if whole else INFINITE
+    return ratio if ratio < INFINITE else None
+
+
+def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PHASES, rates=None):
+    """The JSON of a window out of added-up sums, peaks, {phase: 65 counts} and covered seconds.
+
+    `rates`, where given, stand for what would be divided by the covered seconds (see _Sum).
+    """
     ticks, period, requests = sums[TICKS], sums[PERIOD], sums[REQUESTS]
 
-    def rate(place, field):
-        return sums[place] / period if period and field in present else None
+    def timed(place, field):
+        return _ratio(sums[place], period) if field in present else None
 
-    user, system = rate(CPU_USER, 30), rate(CPU_SYSTEM, 31)
+    user, system = timed(CPU_USER, 30), timed(CPU_SYSTEM, 31)
     # of one core: per process for a process, added up over the processes for a group
-    cores = period / covered if covered else None
-    user, system = (None if share is None else share * cores for share in (user, system))
+    cores = _ratio(period, covered)
+    user, system = (None if share is None or cores is None else share * cores for share in (user, system))
+    throughput = _ratio(requests, covered)
+    if rates is not None:
+        throughput = _ratio(rates[0], 1)
+        user, system = (None if was is None else rate for was, rate in zip((user, system), rates[1:]))
     out = {
         "seconds": covered, "ticks": int(ticks), "requests": int(requests),
-        "throughput": requests / covered if covered else None,
-        "capacity": rate(CAPACITY, 22), "cpu_user": user, "cpu_system": system,
+        "throughput": throughput,
+        "capacity": timed(CAPACITY, 22), "cpu_user": user, "cpu_system": system,
         "cpu": None if user is None or system is None else user + system,
         "status": {name: int(sums[STATUS + place]) for place, name in enumerate(STATUSES)},
         "phases": {}, "gil": {"share": None, "coefficient": None},
@@ -163,8 +190,8 @@ def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PH
         if phase == "request":
             out["phases"][phase]["max"] = longest
     application = sums[PHASE + PHASES.index("application")]
-    if application and PHASE_FIELDS["gil_wait"][0] in present:
-        out["gil"]["share"] = sums[PHASE + PHASES.index("gil_wait")] / application
+    if PHASE_FIELDS["gil_wait"][0] in present:
+        out["gil"]["share"] = _ratio(sums[PHASE + PHASES.index("gil_wait")], application)
     if "gil_wait" in counts:
         out["gil"]["coefficient"] = gil_coefficient(counts["gil_wait"], switch_interval)
     return out
@@ -197,15 +224,16 @@ class _Total:
 
 def _window_of(held, present, switch_interval):
     slot = held.slot
-    return window(slot.sums, slot.peaks, slot.histograms.counts(), sum(held.covered.values()), present, switch_interval)
+    return window(slot.sums, slot.peaks, slot.histograms.counts(), sum(end - begin for begin, end in held.spans), present,
+                  switch_interval, rates=held.rates)
 
 
-def _group(group, members, merged, counters, total, now):
+def _group(group, members, merged, counters, lost, total):
     present = frozenset().union(*(process.present for process in members))
     switch = max((process.switch_interval for process in members), default=0.0)
-    lost = group.lost + sum(process.lost() for process in members)
     for name, held in merged.items():
-        total.sums[name].add(held.slot, held.covered)
+        total.sums[name].add(held.slot, held.spans)
+        total.sums[name].add_rates(held.rates)
     total.counters.update(counters)
     total.lost += lost
     total.present |= present
@@ -303,8 +331,14 @@ def process_details(process, now, wall):
     if process.tick is not None:
         at, shape, datagram, _ = process.tick
         out["newest"] = {"age_s": now - at, "fields": shape.fields(datagram)}
-    out["gc"] = {name.decode("utf-8", "replace"): item.snapshot[0].fields(item.snapshot[1])
-                 for name, item in process.interpreters.items() if item.snapshot is not None}
+    out["gc"] = {}
+    for name, item in process.interpreters.items():
+        if item.snapshot is not None:
+            shape, datagram = item.snapshot
+            shown = name.decode("utf-8", "replace")
+            while shown in out["gc"]:           # cut at 127 bytes, or not UTF-8: two names may look the same
+                shown += "\ufffd"
+            out["gc"][shown] = shape.fields(datagram)
     return finite(out)
 
 
@@ -314,16 +348,17 @@ def histogram_steps(fleet, phase, name, group, now):
     A generator that yields between groups and returns {"phase", "window", "group", "counts",
     "requests", "p50", "p95", "p99"}.
     """
-    row, present, switch = ZERO, False, 0.0
+    row, present, switch, longest = ZERO, False, 0.0, 0.0
     for held in list(fleet.groups.values()):
         if group is None or held.name[1] == group:
             yield
             members = list(held.processes.values())
-            counts = _merged(held, members, now)[name].slot.histograms.phase(phase)
+            slot = _merged(held, members, now)[name].slot
+            counts, longest = slot.histograms.phase(phase), max(longest, slot.peaks[0])
             switch = max([switch, *(process.switch_interval for process in members)])
             if counts is not None:
                 row, present = merge(row, counts), True
-    p50, p95, p99 = percentiles(row)
+    p50, p95, p99 = percentiles(row, longest_s=longest if phase == "request" and present else None)
     out = {"phase": phase, "window": name, "group": group, "counts": list(row) if present else None,
            "requests": sum(row), "p50": p50, "p95": p95, "p99": p99}
     if phase == "gil_wait":

@@ -9,7 +9,7 @@ from array import array
 from collections import deque, namedtuple
 
 from modwsgi_tel.wire.buckets import ZERO, merge
-from modwsgi_tel.wire.fields import PHASES, PHASE_FIELDS
+from modwsgi_tel.wire.fields import MAX_DATAGRAM, PHASES, PHASE_FIELDS
 from modwsgi_tel.wire.shapes import LANES_MAX
 
 SLOT_S = 5.0
@@ -33,6 +33,9 @@ TICK_FIELDS = (10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES)
                120, 121, 122, 123, 124, PHASE_FIELDS["request"][2])
 PLAUSIBLE = 2.0 ** 50                   # one tick's numbers, added up: beyond it is nonsense, not load
 
+SPANS_MAX = 16                          # stretches of time told apart in one slot of a group
+PERIOD_MAX = 10 * MINUTE_S              # a longer period is a mistake, or what a window does not show anyway
+
 # What a slot keeps the largest of.
 PEAKS = ("request_time_max", "gc_pause_max")
 _NOTHING = [0] * len(SUMS)
@@ -41,10 +44,14 @@ _NOTHING = [0] * len(SUMS)
 COUNTERS = {name: SUMS.index(name) for name in SUMS if "_x_" not in name and name not in ("ticks", "period")}
 
 
+SHAPES_MAX = 4                          # a process has one or two; a group's processes share them
+
+
 class Histograms:
     """Histograms of all phases, added up as long integers, one per shape (see wire.shapes).
 
-    `wide` takes what does not fit the integers' lanes, as {phase: 65 counts}.
+    `wide` takes what does not fit the integers' lanes, and what is of more shapes than
+    SHAPES_MAX, as {phase: 65 counts}.
     """
 
     __slots__ = ("sums", "wide")
@@ -57,7 +64,10 @@ class Histograms:
         """Add `datagrams` histograms of a shape, already summed under its histogram_mask."""
         held = self.sums.get(shape)
         if held is None:
-            self.sums[shape] = [number, datagrams]
+            if len(self.sums) < SHAPES_MAX and shape.size <= MAX_DATAGRAM:
+                self.sums[shape] = [number, datagrams]
+            elif number:
+                self.add_wide(shape.histograms(number))
         elif held[1] + datagrams <= LANES_MAX:
             held[0] += number
             held[1] += datagrams
@@ -100,13 +110,32 @@ class Histograms:
         return out
 
 
-class Slot:
-    """The sums of a stretch of time; `index` is its start divided by its length."""
+def cover(spans, begin, end):
+    """Add a stretch of time to `spans`, disjoint [begin, end] in order, at most SPANS_MAX of them."""
+    if spans and begin >= spans[-1][0]:
+        if begin > spans[-1][1]:
+            spans.append([begin, end])
+        elif end > spans[-1][1]:
+            spans[-1][1] = end
+    else:
+        touched = [span for span in spans if span[0] <= end and span[1] >= begin]
+        rest = [span for span in spans if not (span[0] <= end and span[1] >= begin)]
+        spans[:] = sorted(rest + [[min([begin, *(span[0] for span in touched)]), max([end, *(span[1] for span in touched)])]])
+    if len(spans) > SPANS_MAX:
+        spans[0][1] = spans.pop(1)[1]
 
-    __slots__ = ("index", "sums", "peaks", "histograms")
+
+class Slot:
+    """The sums of a stretch of time; `index` is its start divided by its length.
+
+    Of one process, so its ticks tell of the time from `ended` back over the sum of their periods.
+    """
+
+    __slots__ = ("index", "sums", "peaks", "histograms", "ended")
 
     def __init__(self, index):
         self.index = index
+        self.ended = 0.0                # when the newest tick came, monotonic seconds
         self.sums = _NOTHING[:]
         self.peaks = [0.0, 0.0]
         self.histograms = Histograms()
@@ -238,10 +267,11 @@ class ProcessWindows:
                 "1m": _added(held for held in self._short if held.index >= first),
                 "10m": _added(held for held in (*self._long, self._minute) if held is not None and held.index >= minute)}
         slot = self.open
-        if slot.index < first or not any(slot.sums):
+        fresh = {"1m": slot.index >= first, "10m": slot.index // SLOTS_IN_MINUTE >= minute}
+        if not fresh["10m"] or not any(slot.sums):
             return self._read
         opened = Total(slot.sums, slot.peaks, _packed_row(slot))
-        return {name: _added((total, opened)) for name, total in self._read.items()}
+        return {name: _added((total, opened)) if fresh[name] else total for name, total in self._read.items()}
 
 
 NO_TOTAL = Total(_NOTHING, (0.0, 0.0), None)
@@ -257,12 +287,19 @@ def _added(totals):
     return Total(sums, peaks, row)
 
 
+def cover_slot(spans, slot):
+    """Add the time that the ticks in a slot of one process tell of."""
+    if slot.sums[PERIOD]:
+        cover(spans, slot.ended - min(slot.sums[PERIOD], PERIOD_MAX), slot.ended)
+
+
 class GroupWindows:
     """The windows of many processes together.
 
-    Each entry is (Slot, covered): `covered` is {5-second index: the longest time, in seconds,
-    that one process reported for it}.  The requests of all divided by the sum of these are
-    the group's rate, whatever the number of processes and whenever they came and went.
+    Each entry is (Slot, spans): `spans` are the stretches of time that the ticks of any process
+    tell of, by `cover`.  The requests of all divided by the length of these are the group's
+    rate, whatever the number of processes, whenever they came and went, and however long
+    their intervals are.
     """
 
     __slots__ = ("_short", "_long")
@@ -278,18 +315,17 @@ class GroupWindows:
             if found is None:
                 if len(held) == held.maxlen and held[0][0].index > index:
                     continue                        # older than all that is kept
-                found = (Slot(index), {})
+                found = (Slot(index), [])
                 held.append(found)
                 if len(held) > 1 and held[-2][0].index > index:
                     ordered = sorted(held, key=lambda entry: entry[0].index)
                     held.clear()
                     held.extend(ordered)
             found[0].merge(slot)
-            covered = found[1]
-            covered[slot.index] = max(covered.get(slot.index, 0.0), slot.sums[PERIOD])
+            cover_slot(found[1], slot)
 
     def freeze(self, now):
-        """{"1m": [(Slot, covered)], "10m": [...]} of what is closed and not yet too old."""
+        """{"1m": [(Slot, spans)], "10m": [...]} of what is closed and not yet too old."""
         first, minute = firsts(now)
         return {"1m": [entry for entry in self._short if entry[0].index >= first],
                 "10m": [entry for entry in self._long if entry[0].index >= minute]}

@@ -52,7 +52,7 @@ class Site:
         method = "GET" if request.method == "HEAD" else request.method
         methods = self._routes.get(path)
         rest = None
-        if methods is None:
+        if methods is None or path.endswith("/PID"):
             head, _, rest = path.rpartition("/")
             methods = self._routes.get(head + "/PID") if head else None
         if methods is None:
@@ -125,8 +125,8 @@ class Site:
             yield ("," if place else "") + text(row)
 
     def process(self, request, guard, rest):
-        if not (rest.isascii() and rest.isdigit()):
-            raise BadRequest(404, f"/api/processes/{rest}: a pid is a number", close=False)
+        if not (rest.isascii() and rest.isdigit() and len(rest) <= 12):
+            raise BadRequest(404, f"/api/processes/{rest[:20]}: a pid is a number", close=False)
         now, wall = self._clocks()
         query = Query(pid=int(rest))
         found = [process for process in self.fleet.processes() if query.wants(process)]

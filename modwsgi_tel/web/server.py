@@ -6,6 +6,7 @@ longest makes room for a new one.
 """
 import errno
 import os
+import select
 import socket
 from collections import deque, namedtuple
 
@@ -43,10 +44,13 @@ class Server:
         self.loop.readers[listener.fileno()] = lambda: self._accept(listener, guard)
 
     def _accept(self, listener, guard):
-        for _ in range(_ACCEPTS):
-            if len(self.connections) >= self.most and not self._make_room():
-                self._pause()
-                return
+        for turn in range(_ACCEPTS):
+            if len(self.connections) >= self.most:
+                if turn:
+                    return              # nobody is turned out before select() says that another one waits
+                if not self._make_room():
+                    self._pause()
+                    return
             try:
                 accepted, _ = listener.accept()
             except BlockingIOError:
@@ -67,8 +71,13 @@ class Server:
             self.connections[Connection(self, accepted, guard)] = None
 
     def _make_room(self):
-        """Close the connection that has waited longest without being answered; False when all are at work."""
+        """Close the connection that has waited longest without being answered; False when all are at work.
+
+        One whose bytes have arrived and are not read yet may hold a request: it is at work.
+        """
         waiting = [item for item in self.connections if item.waits]
+        unread = select.select([item.fd for item in waiting if not item.lingers], [], [], 0)[0]
+        waiting = [item for item in waiting if item.fd not in unread]
         if not waiting:
             return False
         self.refused += 1
@@ -76,13 +85,17 @@ class Server:
         return True
 
     def _pause(self):
-        """Let new connections wait in the backlog until one ends."""
+        """Let new connections wait in the backlog until one ends or has been answered."""
         self._paused = True
         for listener in self._listeners:
             self.loop.readers.pop(listener.fileno(), None)
 
     def gone(self, connection):
         self.connections.pop(connection, None)
+        self.resume()
+
+    def resume(self):
+        """Look at new connections again: there may be room, or one that can make it."""
         if self._paused:
             self._paused = False
             for listener, guard in self._listeners.items():
@@ -93,6 +106,7 @@ class Server:
         now = self.loop.clock()
         for connection in list(self.connections):
             connection.check_time(now)
+        self.resume()                   # descriptors may have been short for reasons of others
 
     def close(self):
         for connection in list(self.connections):
@@ -125,6 +139,11 @@ class Connection:
     def waits(self):
         """Whether it has nothing to be answered."""
         return self._pieces is None
+
+    @property
+    def lingers(self):
+        """Whether it is only read on so that its last answer arrives."""
+        return self._linger is not None
 
     # --- in ---------------------------------------------------------------------------
 
@@ -180,6 +199,7 @@ class Connection:
             self._writable()
             return
         readers[self.fd] = self._readable
+        self.server.resume()
 
     # --- out --------------------------------------------------------------------------
 

@@ -162,13 +162,19 @@ def _gc_snapshots(shapes, memo, process, interpreters, query):
 
 def _gc_events(shapes, memo, interpreters, query):
     comma = ""
-    found = merge(*(((wall, name, datagram) for wall, datagram, counted in _walk(chain, position, query, _is_snapshot)
-                     if not counted and datagram[5] == GC_EVENT) for name, chain, position in interpreters))
+    found = merge(*(_events(chain, position, query, name) for name, chain, position in interpreters))
     for wall, name, datagram in found:
         shape, _ = shapes.check(datagram)
         yield (f'{comma}{{"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},'
                f'"interpreter":{text(name.decode("utf-8", "replace"))},"fields":{shape.json(datagram, memo)}}}')
         comma = ","
+
+
+def _events(chain, position, query, name):
+    """(wall, name, datagram) of the gc_events of one interpreter, in order of arrival."""
+    for wall, datagram, counted in _walk(chain, position, query, _is_snapshot):
+        if not counted and datagram[5] == GC_EVENT:
+            yield wall, name, datagram
 
 
 def slow_entry(slow):

@@ -76,7 +76,7 @@ def walk(datagram):
 class Shape:
     """One sequence of fields.  Made from a checked layout; every reader trusts the check.
 
-    `ids` are the field ids; `identity` is the slice of the leading text and number fields
+    `ids` are the ids of the known fields; `identity` is the slice of the leading text and number fields
     1 to 7, which are the same bytes in every tick of a process.
     """
 
@@ -85,7 +85,7 @@ class Shape:
     def __init__(self, size, layout):
         self.size = size
         self.layout = layout
-        self.ids = frozenset(field for field, _, _, _ in layout)
+        self.ids = frozenset(field for field, _, _, _ in layout if field in TYPE_OF)
         mask, pattern, lanes = bytearray(size), bytearray(size), bytearray(size)
         mask[:len(PREFIX)] = b"\xff" * len(PREFIX)
         pattern[:len(PREFIX)] = PREFIX
