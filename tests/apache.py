@@ -1,0 +1,222 @@
+"""A real Apache with mod_wsgi, started by the tests on a free port, in the foreground, and ended by its pid.
+
+mod_wsgi is compiled once, with the system's Python (Apache's user has to be able to read it, which a Python in
+root's home is not), into a folder that outlives the run: MODWSGI_TEL_TEST_CACHE, else one of our own below /var/tmp.
+"""
+
+import collections
+import contextlib
+import fcntl
+import http.client
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import threading
+
+import running
+
+MOD_WSGI = "6.1.1"
+SYSTEM_PYTHON = "/usr/bin/python3"
+USER = "www-data"
+APP = os.path.join(running.ROOT, "tests", "apps", "app.py")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Missing(Exception):
+    """What is not here, so that the real server cannot be tested."""
+
+
+def environment():
+    return running.clean_environment(PATH=PATH, LC_ALL="C.UTF-8")
+
+
+def check_machine():
+    """Raises Missing when this machine cannot run the server at all."""
+    if os.geteuid() != 0:
+        raise Missing("not root (Apache starts its processes as %s)" % USER)
+    for name, package in (("apache2", "apache2"), ("apxs", "apache2-dev"), ("gcc", "gcc"), (SYSTEM_PYTHON, "python3")):
+        if not shutil.which(name, path=PATH):
+            raise Missing("no %s (apt-get install %s)" % (name, package))
+    for module, package in (("ensurepip", "python3-venv"), ("sysconfig", "python3-dev")):
+        code = "import os, sysconfig, %s; sys_h = os.path.join(sysconfig.get_path('include'), 'Python.h')" % module
+        if module == "sysconfig":
+            code += "; assert os.path.exists(sys_h)"
+        if subprocess.run([SYSTEM_PYTHON, "-I", "-c", code], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          timeout=30).returncode:
+            raise Missing("%s lacks %s (apt-get install %s)" % (SYSTEM_PYTHON, module, package))
+
+
+def cache():
+    """A folder that is ours, that nobody else can write to, and that Apache's user may search."""
+    folder = os.environ.get("MODWSGI_TEL_TEST_CACHE") or "/var/tmp/modwsgi-tel-tests-%d" % os.geteuid()
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(folder, mode=0o755)
+    seen = os.lstat(folder)
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        raise Missing("%s is not a folder that only we can write to: remove it" % folder)
+    os.chmod(folder, 0o755)
+    return folder
+
+
+def express():
+    """The path of mod_wsgi-express, made if it is not there yet.  Raises Missing."""
+    check_machine()
+    folder = cache()
+    told = subprocess.run([SYSTEM_PYTHON, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
+                          stdout=subprocess.PIPE, check=True, timeout=30, universal_newlines=True)
+    venv = os.path.join(folder, "mod_wsgi-%s-python-%s" % (MOD_WSGI, told.stdout.strip()))
+    program, whole = os.path.join(venv, "bin", "mod_wsgi-express"), os.path.join(venv, "whole")
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(whole):
+            shutil.rmtree(venv, ignore_errors=True)
+            for command in ([SYSTEM_PYTHON, "-m", "venv", venv],
+                            [os.path.join(venv, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check",
+                             "install", "mod_wsgi==" + MOD_WSGI]):
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=400,
+                                      stderr=subprocess.STDOUT, umask=0o022, env=environment(), universal_newlines=True)
+                if done.returncode:
+                    raise Missing("cannot make mod_wsgi %s: %s" % (MOD_WSGI, " / ".join(done.stdout.splitlines()[-3:])))
+            with open(whole, "w"):
+                pass
+    finally:
+        os.close(lock)
+    return program
+
+
+class Apache:
+    """One server in daemon mode, telling its telemetry to `unix:SOCKET`.
+
+    made: how many requests got which status, as the client saw them.  Nothing else asks this server anything, so
+    these are all the requests there are.
+    """
+
+    def __init__(self, program, socket, *options, processes=1, threads=4, interval=0.5, slow=0.5):
+        self._cleanup = contextlib.ExitStack()
+        self.folder = self._cleanup.enter_context(running.short_folder())
+        self.port = running.free_port()
+        self.made = collections.Counter()
+        self._lock = threading.Lock()
+        app = shutil.copy(APP, self.folder)             # the checkout may lie where Apache's user cannot look
+        os.chmod(app, 0o644)
+        self.command = [program, "start-server", app, "--server-root", os.path.join(self.folder, "root"),
+                        "--host", "127.0.0.1", "--port", str(self.port), "--user", USER, "--group", USER,
+                        "--processes", str(processes), "--threads", str(threads), "--locale", "C.UTF-8",
+                        "--telemetry-service", "unix:" + socket, "--telemetry-interval", str(interval),
+                        "--slow-requests", str(slow), "--telemetry-options", "All", "--log-to-terminal", *options]
+        self.processes = processes
+        self.process = None
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def start(self):
+        self._log = self._cleanup.enter_context(tempfile.TemporaryFile())
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                                        env=environment(), cwd="/", umask=0o022)
+        self._cleanup.callback(self._end, self.process)
+        running.wait_until(self._answers, 20, lambda: "Apache did not start: " + self.log())
+        running.wait_until(lambda: len(self.daemons()) == self.processes, 20, lambda: "no daemons: " + self.log())
+        return self
+
+    def _answers(self):
+        assert self.process.poll() is None, self.log()
+        try:
+            return self.get("/") == 200
+        except ConnectionRefusedError:
+            return False
+
+    def log(self):
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8", "replace")[-3000:]
+
+    def get(self, path, timeout=30.0):
+        """The status of one request, each on a connection of its own; raises what http.client raises."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+        finally:
+            connection.close()
+        with self._lock:
+            self.made[answer.status] += 1
+        return answer.status
+
+    def daemons(self):
+        """The pids of the processes that run the application: children of httpd whose title begins with (wsgi:"""
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                with open("/proc/%s/stat" % name, "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                with open("/proc/%s/cmdline" % name, "rb") as file:
+                    if parent == self.process.pid and file.read().startswith(b"(wsgi:"):
+                        found.append(int(name))
+        return sorted(found)
+
+    def graceful(self):
+        """`apachectl graceful`: new daemon processes; the old ones may finish what they do."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def stop(self, timeout=15.0):
+        """Tell it to stop; its exit status.  AssertionError when it takes longer."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("Apache did not stop within %g s: %s" % (timeout, self.log()))
+
+    def _end(self, process):
+        if process.poll() is not None:
+            return
+        children = self.daemons()
+        process.terminate()
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10.0)
+            for each in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+
+    def close(self):
+        self._cleanup.close()
+
+
+class Client:
+    """Requests in the background: `start(path)` returns at once, `results` tells statuses or exceptions at the end."""
+
+    def __init__(self, server):
+        self.server = server
+        self.results = []
+        self._threads = []
+
+    def start(self, *paths):
+        """One more connection that asks for these, one after another."""
+        def work():
+            for path in paths:
+                try:
+                    self.results.append(self.server.get(path))
+                except (OSError, http.client.HTTPException) as error:
+                    self.results.append(error)
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def wait(self, timeout=60.0):
+        for each in self._threads:
+            each.join(timeout)
+            assert not each.is_alive(), "a request took longer than %g s" % timeout
+        return self.results

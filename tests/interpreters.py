@@ -1,0 +1,62 @@
+"""The Pythons on this machine, found when the tests start: on PATH by name, and in the user's pyenv.
+
+A name on PATH counts only when it runs: version managers leave stubs there that do not.
+"""
+
+import functools
+import glob
+import os
+import shutil
+import subprocess
+import sys
+
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+TOO_OLD = ("2.7", "3.6", "3.7", "3.8")
+
+
+@functools.lru_cache(maxsize=None)
+def found():
+    """{"3.11": [path, ...]}: real interpreters, each once; none from a virtual environment."""
+    names = ["python" + version for version in TOO_OLD + SUPPORTED] + ["python3"]
+    candidates = [shutil.which(name, path=folder) for name in names for folder in os.get_exec_path()]
+    candidates += sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python")))
+    candidates.append(sys.executable)
+    versions, seen = {}, set()
+    for each in filter(None, candidates):
+        try:
+            told = subprocess.run([each, "-c", "import sys; print('%d.%d' % sys.version_info[:2]);"
+                                   "print(getattr(sys, '_base_executable', None) or sys.executable)"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                  timeout=20, universal_newlines=True)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        lines = told.stdout.splitlines()
+        if told.returncode or len(lines) != 2:
+            continue
+        path = os.path.realpath(lines[1])
+        if path not in seen:
+            seen.add(path)
+            versions.setdefault(lines[0], []).append(path)
+    return versions
+
+
+def of(version):
+    """The first interpreter of a version; skips the test, by name, where there is none."""
+    import pytest
+    if version not in found():
+        pytest.skip("no Python %s on this machine" % version)
+    return found()[version][0]
+
+
+def for_user(uid):
+    """A supported interpreter that an ordinary user can start (one in root's home is not)."""
+    import pytest
+    for version in SUPPORTED:
+        for path in found().get(version, ()):
+            try:
+                subprocess.run([path, "-I", "-S", "-c", ""], user=uid, group=uid, extra_groups=[], cwd="/",
+                               stdin=subprocess.DEVNULL, check=True, timeout=20)
+            except (OSError, subprocess.SubprocessError):
+                continue
+            return path
+    pytest.skip("no Python here that uid %d may start" % uid)
