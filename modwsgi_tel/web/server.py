@@ -306,7 +306,7 @@ def tcp_listener(host, port):
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(1024)           # one that comes while it is full tries again after a second only
         listener.setblocking(False)
     except OSError:
         listener.close()
