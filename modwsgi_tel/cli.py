@@ -4,6 +4,7 @@ import sys
 
 from modwsgi_tel.errors import TelError, Unwritable, UsageError
 from modwsgi_tel.options import BY_COMMAND, PROGRAM, command_help, program_help, program_version, read
+from modwsgi_tel.printable import printable
 
 
 def main(argv=None):
@@ -75,7 +76,8 @@ def _main(argv):
         _print(command_help(command))
         return 0
     values = read(command, rest)
-    return _imported(command)(values)
+    # a variable in the environment, which is there for serve, does not make dump bind the socket
+    return _imported("tap" if command == "dump" and values.meant("listen") else command)(values)
 
 
 def _imported(command):
@@ -86,6 +88,8 @@ def _imported(command):
         from modwsgi_tel.demo import demo as work
     elif command == "dump":
         from modwsgi_tel.report.dump import dump as work
+    elif command == "tap":
+        from modwsgi_tel.tap import listen as work
     elif command == "simulate":
         from modwsgi_tel.demo import simulate as work
     else:
@@ -94,8 +98,7 @@ def _imported(command):
 
 
 def _complain(line):
-    from modwsgi_tel.net.log import printable       # what is quoted in it may be anything
     try:
-        sys.stderr.write(printable(line) + "\n")
+        sys.stderr.write(printable(line) + "\n")          # what is quoted in it may be anything
     except OSError:
         pass                            # nobody reads; the exit status still says it

@@ -15,7 +15,8 @@ from modwsgi_tel.net.helper import Helper
 from modwsgi_tel.net.log import Log
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.net.recorder import Recorder
-from modwsgi_tel.net.writer import REOPEN, Writer
+from modwsgi_tel.net.writer import REOPEN, Writer, writable
+from modwsgi_tel.options import token_in
 from modwsgi_tel.proc import procfs
 from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
 from modwsgi_tel.web import protocol
@@ -33,27 +34,13 @@ def limits_of(values):
                   gc_s=values.gc_retention, ended_s=values.process_retention, silent_s=values.silent_retention)
 
 
-def token_of(path):
-    """The token in a file: its first line; None without a path.  Raises TelError."""
-    if not path:
-        return None
-    try:
-        with open(path, encoding="utf-8") as handle:
-            token = handle.readline(4097).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TelError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'is no text'}") from None
-    if not token:
-        raise UsageError(f"--token-file {path}: holds no token; its first line should be one")
-    return token
-
-
 def plan(values):
     """What serve needs, checked as far as it can be without changing anything: (path, group, guards)."""
     path = unix_path(values.listen)
     group = group_id(values.socket_group) if values.socket_group else None
     if values.no_http_port and not values.http_socket:
         raise UsageError("--no-http-port: then --http-socket PATH is needed")
-    token = token_of(values.token_file)
+    token = token_in(values.token_file)
     hosts = hosts_for(values.http_host, values.allow_host, socket.gethostname())
     root = values.root_path or ""
     guards = (Guard(hosts, token, root), Guard(hosts, token, root, unix=True))
@@ -66,23 +53,25 @@ def check(values, out):
     """serve --check-config: say what would happen, change nothing; the exit status."""
     path, group, _ = plan(values)
     dead = may_bind(path)
-    out(f"telemetry socket   {path}, mode {values.socket_mode:04o}"
-        + (f", group {values.socket_group} ({group})" if group is not None else "")
-        + (": takes over a dead socket\n" if dead else "\n"))
+    lines = [f"telemetry socket   {path}, mode {values.socket_mode:04o}"
+             + (f", group {values.socket_group} ({group})" if group is not None else "")
+             + (": takes over a dead socket" if dead else "")]
+    writable(values.record, values.log_file)
     if not values.no_http_port:
         try:
             tcp_listener(values.http_host, values.http_port).close()
         except OSError as error:
             raise TelError(_http_error(values, error)) from None
-        out(f"HTTP               {values.http_host} port {values.http_port or 'any free one'}\n")
+        lines.append(f"HTTP               {values.http_host} port {values.http_port or 'any free one'}")
     if values.http_socket:
         dead = may_bind(unix_path(values.http_socket, "--http-socket"), socket.SOCK_STREAM)
-        out(f"HTTP               {values.http_socket}, mode {values.http_socket_mode:04o}"
-            + (": takes over a dead socket\n" if dead else "\n"))
-    out(f"token              {'asked for' if values.token_file else 'none'}\n")
+        lines.append(f"HTTP               {values.http_socket}, mode {values.http_socket_mode:04o}"
+                     + (": takes over a dead socket" if dead else ""))
+    lines.append(f"token              {'asked for' if values.token_file else 'none'}")
     for name in sorted(values.given):
         if values.given[name] != "default":
-            out(f"{name.replace('_', '-'):<18} {values[name]!r} from {values.given[name]}\n")
+            lines.append(f"{name.replace('_', '-'):<18} {values[name]!r} from {values.given[name]}")
+    out("\n".join(lines) + "\n")
     return 0
 
 
@@ -185,8 +174,9 @@ class Collector:
                 self.helper.ask(_look, [pids, self.path], lambda answer: self._answered(pids, answer))
 
     def _answered(self, pids, answer):
+        if answer is None:
+            return                      # it died, or took too long: the same is asked again
         now, wall = time.monotonic(), time.time()
-        answer = answer or {"pids": {}, "inode": self.telemetry.own}
         for pid in pids:
             said = answer["pids"].get(str(pid))
             said = Answer(said["alive"], said["start"], tuple(said["nspids"]), said["age_s"]) if said else Answer(
@@ -224,14 +214,15 @@ class Collector:
                      "wrong_tokens": sum(guard.wrong_tokens for _, guard in self.listeners)},
             "helpers": {"started": self.helper.started, "failed": self.helper.failed},
             "recording": None if self.recorder is None else {
-                "records": self.recorder.records, "lost_blocks": self.writer.lost, "lost_bytes": self.writer.lost_bytes,
+                "records": self.recorder.records, "lost_blocks": self.writer.lost + self.writer.unwritten,
+                "lost_bytes": self.writer.lost_bytes,
                 "trouble": self.writer.trouble or None},
             "log_lines_lost": self.log.lost}
 
     def health(self):
         wrong = [self.path_trouble] if self.path_trouble else []
-        if self.recorder is not None and self.writer.trouble:
-            wrong.append(f"--record: {self.writer.trouble}")
+        if self.writer is not None and self.writer.trouble:
+            wrong.append(self.writer.trouble)
         return wrong
 
     def hello(self):

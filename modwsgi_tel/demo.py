@@ -24,8 +24,8 @@ def _progress():
 
 
 def _stream(values, start):
-    return fleet.stream(values.profile, values.processes, values.groups, values.interval, values.duration, values.seed,
-                        start)
+    groups = min(2, values.processes) if values.groups is None else values.groups
+    return fleet.stream(values.profile, values.processes, groups, values.interval, values.duration, values.seed, start)
 
 
 def simulate(values):
@@ -50,6 +50,7 @@ def replay_files(values):
 
 def demo(values):
     """A collector and a simulated fleet on a socket of their own; the exit status."""
+    items = _stream(values, time.time())        # what is wrong with the fleet is said before anything is bound
     folder = tempfile.mkdtemp(prefix="modwsgi-tel-")
     serve_values = read("serve", [], {})        # what demo does not offer is as serve has it
     serve_values.update(values, listen="unix:" + os.path.join(folder, "telemetry.sock"))
@@ -58,7 +59,7 @@ def demo(values):
         collector = Collector(serve_values)
         child = os.fork()
         if not child:
-            _feed(values, collector.path)
+            _feed(items, collector.path)
         _next_steps(values, collector)
         if values.duration is not None:
             collector.loop.after(values.duration, collector.loop.stop)
@@ -73,13 +74,13 @@ def demo(values):
     return 0
 
 
-def _feed(values, path):
+def _feed(items, path):
     """In the child: send until told to end, or until the collector is gone."""
     status = 1
     try:
         become_helper(())
         parent = os.getppid()
-        simulate_to(path, _until(_stream(values, time.time()), parent), 1.0)
+        simulate_to(path, _until(items, parent), 1.0)
         status = 0
     except BaseException as error:
         if not isinstance(error, SystemExit):

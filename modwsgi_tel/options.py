@@ -10,7 +10,7 @@ import sys
 from collections import namedtuple
 
 from modwsgi_tel import __version__
-from modwsgi_tel.errors import UsageError
+from modwsgi_tel.errors import TelError, UsageError
 
 PROGRAM = "modwsgi-tel"
 SOCKET = "unix:/tmp/mod_wsgi-telemetry.sock"
@@ -170,8 +170,8 @@ OPTIONS = (
     Option("wait", FLAG, "", "", ("simulate", "replay"), "Telemetry socket", "begin although nobody listens there yet"),
     Option("profile", one_of(*PROFILES), "steady", "NAME", _FLEET, "Fleet", ", ".join(PROFILES)),
     Option("processes", whole(1, 100000), "4", "N", _FLEET, "Fleet", "processes of the fleet"),
-    Option("groups", whole(1, 1000), "2", "N", _FLEET, "Fleet", "process groups that they are spread over"),
-    Option("interval", seconds(0.01), "1.0", "TIME", _FLEET, "Fleet", "between two ticks of a process"),
+    Option("groups", whole(1, 1000), "", "N", _FLEET, "Fleet", "process groups that they are spread over (default 2, or 1 of one process)"),
+    Option("interval", seconds(0.5), "1.0", "TIME", _FLEET, "Fleet", "between two ticks of a process"),
     Option("seed", text, "1", "SEED", _FLEET, "Fleet", "the same seed gives the same fleet"),
     Option("speed", speed, "1", "N|max", ("simulate", "replay"), "Pace", "times real time, or as fast as they are taken"),
     Option("duration", seconds(0.01), "", "TIME", ("simulate", "demo", "dump"), "Pace", "end after so long"),
@@ -209,7 +209,8 @@ COMMANDS = (
 BY_COMMAND = {command.name: command for command in COMMANDS}
 
 EXIT_STATUS = ((0, "done, or ended by SIGTERM or SIGINT"), (1, "findings"), (2, "it could not be done; one line on stderr says "
-               "why"), (3, "the other side answered nonsense"))
+               "why"), (3, "the other side answered nonsense"), (130, "ended by Ctrl-C where there was something left to do"),
+               (141, "the reader of its output went away"))
 
 
 def options_of(command):
@@ -237,6 +238,16 @@ class Values(dict):
             return self[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def meant(self, name):
+        """Whether an option was given for this very command: variables are shared with others."""
+        return self.given[name] != "default" and not self.given[name].startswith("MODWSGI_TEL_")
+
+    def refuse(self, names, why):
+        """UsageError when one of these was given."""
+        for name in names:
+            if self.meant(name):
+                raise UsageError(f"{self.given[name]}: {why}; see {PROGRAM} dump --help")
 
 
 def read(command, argv, environ=os.environ):
@@ -296,6 +307,20 @@ def convert(option, value, source):
         return option.type(value)
     except ValueError as error:
         raise UsageError(f"{source} {value!r}: {error}") from None
+
+
+def token_in(path):
+    """The token in a file, its first line; None without a path.  Raises TelError."""
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8") as handle:
+            token = handle.readline(4097).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TelError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'is no text'}") from None
+    if not token:
+        raise UsageError(f"--token-file {path}: holds no token; its first line should be one")
+    return token
 
 
 def _config(path, command, known):

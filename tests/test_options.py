@@ -99,7 +99,7 @@ def test_flags_and_lists_may_come_from_everywhere(config):
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_can_be_given_in_three_ways(option, config):
     good = {FLAG: "yes", MANY: "a.example"}.get(option.type) or option.default or {
-        "keep": "3", "count": "3", "duration": "3s"}.get(option.name, "word")
+        "keep": "3", "count": "3", "duration": "3s", "groups": "3"}.get(option.name, "word")
     if option.name in ("config", "check-config"):
         return
     for command in option.commands:
@@ -189,7 +189,7 @@ def test_the_program_help_names_every_command_and_the_exit_status():
     assert [line for line in lines if len(line) > 80] == []
     for command in COMMANDS:
         assert f"  {command.name:<10}{command.summary}" in lines
-    assert [line[2] for line in lines[lines.index("Exit status:") + 1:]] == ["0", "1", "2", "3"]
+    assert [line.split()[0] for line in lines[lines.index("Exit status:") + 1:]] == ["0", "1", "2", "3", "130", "141"]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

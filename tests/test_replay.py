@@ -15,7 +15,7 @@ import time
 import pytest
 
 from modwsgi_tel.errors import Nonsense, TelError, UsageError
-from modwsgi_tel.net.replay import Target, describe, paced, parse_speed, parse_target, replay, simulate_to
+from modwsgi_tel.net.replay import Target, describe, paced, replay, simulate_to
 from modwsgi_tel.wire import blocks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -99,36 +99,6 @@ def state(pid):
 
 def is_gone(pid):
     return state(pid) in (None, "Z")
-
-
-# --- targets ------------------------------------------------------------------
-
-def test_a_target_is_a_unix_path_with_or_without_its_scheme():
-    assert [parse_target(text) for text in ("unix:/run/x.sock", "/run/x.sock", "unix:x.sock", "unix:/" + "a" * 106)] == [
-        "/run/x.sock", "/run/x.sock", "x.sock", "/" + "a" * 106]
-
-
-@pytest.mark.parametrize("text, line", [
-    ("udp:127.0.0.1:9", "--listen udp:127.0.0.1:9: mod_wsgi sends to unix sockets only, not over UDP: use unix:/path"),
-    ("UDP:[::1]:9", "--listen UDP:[::1]:9: mod_wsgi sends to unix sockets only, not over UDP: use unix:/path"),
-    ("x.sock", "--listen x.sock: must be unix:/path"),
-    ("unix:", "--listen unix:: must be unix:/path"),
-    ("", "--listen : must be unix:/path"),
-    ("unix:/a\0b", "--listen 'unix:/a\\x00b': a path cannot contain a NUL byte"),
-    ("unix:/" + "é" * 60, "--listen unix:/" + "é" * 60 + ": the path has 121 bytes, a unix socket's at most 107"),
-])
-def test_what_is_no_target_is_refused_by_name(text, line):
-    with pytest.raises(UsageError) as caught:
-        parse_target(text, "--listen")
-    assert str(caught.value) == line
-
-
-def test_a_speed_is_max_or_a_number_within_reason():
-    assert [parse_speed(text) for text in ("max", "1", "0.5", "100")] == [None, 1.0, 0.5, 100.0]
-    for text in ("fast", "0", "-1", "nan", "inf", "1e9", ""):
-        with pytest.raises(UsageError) as caught:
-            parse_speed(text)
-        assert str(caught.value) == f"--speed {text}: must be max or a number from 0.001 to 1000000"
 
 
 def test_a_target_drops_while_nobody_listens_and_sends_again_with_the_next_datagram(folder):

@@ -107,11 +107,7 @@ def test_the_state_is_what_was_sent(name):
         assert process["drops"] == 0
 
 
-MISLABELLED = pytest.mark.xfail(strict=True, reason="statejson._gc_events: the inner generator sees the last `name` of all")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[MISLABELLED] if name in ("embedded_prefork", "subinterp") else [])
-                                  for name in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_each_collection_is_shown_with_its_interpreter(name):
     wanted = {}
     for _, pid, datagram in capture(name):

@@ -181,6 +181,17 @@ def test_within_a_user_the_sender_that_holds_most_gives_way():
     assert kept[7] == 30 and 30 < kept[8] < 100
 
 
+def test_senders_that_hold_the_same_give_way_alike():
+    fleet = a_fleet(keep_bytes=400_000, plain_bytes=1 << 20)
+    workers = [Worker(pid=7), Worker(pid=8)]
+    for _ in range(300):
+        for worker in workers:
+            fold(fleet, worker.tick(1))
+        one, two = (process.bytes_held() for process in fleet.processes())
+        assert abs(one - two) < 60_000                  # a block and the open one
+    assert fleet.budget.dropped_records > 0
+
+
 def test_giving_way_is_quick_with_many_processes():
     """What is done at once, between two looks at the socket: 5 ms are the goal for all that waits."""
     fleet = a_fleet(keep_bytes=24 << 20, plain_bytes=0)

@@ -54,6 +54,8 @@ def may_bind(path, type_=socket.SOCK_DGRAM):
         parent = os.path.dirname(path) or "."
         if not os.path.isdir(parent):
             raise TelError(f"cannot bind {path}: there is no folder {parent}; create it first") from None
+        if not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise TelError(f"cannot bind {path}: Permission denied; the folder is not writable for this user") from None
         return None
     except OSError as error:
         raise TelError(f"cannot bind {path}: {error.strerror}") from None

@@ -4,14 +4,10 @@ import select
 import time
 
 from modwsgi_tel.net.writer import LOG
+from modwsgi_tel.printable import printable
 
 _LONGEST = 4000                         # bytes of a line: less than PIPE_BUF, which a writable pipe takes at once
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-
-
-def printable(shown):
-    """Text with its control characters escaped: what came from a client must not reach a terminal as it is."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
 
 
 def _not_blocking(descriptor):

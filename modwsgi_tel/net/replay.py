@@ -18,49 +18,19 @@ import struct
 import time
 from contextlib import ExitStack, contextmanager
 
-from modwsgi_tel.errors import Nonsense, TelError, UsageError
+from modwsgi_tel.errors import Nonsense, TelError
 from modwsgi_tel.wire import blocks
 
-PATH_MAX = 107                          # bytes that the address of a unix socket has room for
 PATIENCE_S = 5.0                        # how long a full queue is waited for
 SENDERS_MOST = 256                      # processes of one replay
 LONGEST_GAP_S = 86400.0                 # a longer one is a clock that was set
 PROGRESS_S = 10.0
 LOOK_S = 0.2                            # between two looks for a collector that is waited for
-SPEEDS = (0.001, 1000000.0)
 
 _WAITED = struct.Struct("<d")
 _START = "start the collector first (modwsgi-tel serve --listen unix:{path})"
 _HINTS = {errno.ENOENT: _START, errno.ECONNREFUSED: _START, errno.EACCES: "ask for write permission on it",
           errno.EPROTOTYPE: "a datagram socket is needed"}
-
-
-def parse_target(text, flag="--target"):
-    """The path in `unix:/path` or `/path`.  Raises UsageError that names what it refuses and `flag`."""
-    if text.lower().startswith("udp:"):
-        raise UsageError(f"{flag} {text}: mod_wsgi sends to unix sockets only, not over UDP: use unix:/path")
-    path = text[5:] if text.startswith("unix:") else text
-    if not text.startswith(("unix:", "/")) or not path:
-        raise UsageError(f"{flag} {text}: must be unix:/path")
-    if "\0" in path:
-        raise UsageError(f"{flag} {text!r}: a path cannot contain a NUL byte")
-    size = len(os.fsencode(path))
-    if size > PATH_MAX:
-        raise UsageError(f"{flag} {text}: the path has {size} bytes, a unix socket's at most {PATH_MAX}")
-    return path
-
-
-def parse_speed(text, flag="--speed"):
-    """How many times faster than real time: a number, or None for `max`.  Raises UsageError."""
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = math.nan
-    if not SPEEDS[0] <= speed <= SPEEDS[1]:
-        raise UsageError(f"{flag} {text}: must be max or a number from {SPEEDS[0]:g} to {SPEEDS[1]:.0f}")
-    return speed
 
 
 def describe(counts):

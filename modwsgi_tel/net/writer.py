@@ -198,9 +198,16 @@ class _Files:
             self._log = fresh
 
 
-def _opened(path, flag, gzip=False):
+def writable(record=None, log=None):
+    """Raises TelError where a Writer would; creates nothing."""
+    for path, flag in ((record, "--record"), (log, "--log-file")):
+        if path and (os.path.lexists(path) or not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK)):
+            os.close(_opened(path, flag, path == record, create=0))
+
+
+def _opened(path, flag, gzip=False, create=os.O_CREAT):
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | create, 0o640)
     except OSError as error:
         raise TelError(f"{flag} {path}: {error.strerror}") from None
     if gzip and os.fstat(descriptor).st_size and not _is_capture(descriptor):

@@ -1,5 +1,5 @@
 """Figures for people: amounts with their unit, and tables of them."""
-from modwsgi_tel.net.log import printable
+from modwsgi_tel.printable import printable
 
 UNKNOWN = "-"
 

@@ -44,7 +44,7 @@ class Chain:
     """
 
     __slots__ = ("keep", "age_s", "counted", "_budget", "_tail", "_tail_bytes", "_tail_counted_first", "_first",
-                 "_block_bytes", "_blocks", "_blocks_counted", "_number")
+                 "_block_bytes", "_blocks", "_blocks_counted", "_blocks_held", "_number")
 
     def __init__(self, budget, keep, age_s=None, block_bytes=BLOCK_BYTES):
         self.keep = keep
@@ -58,6 +58,7 @@ class Chain:
         self._first = 0                 # index of the open block's first record
         self._blocks = deque()
         self._blocks_counted = 0
+        self._blocks_held = 0           # bytes
         self._number = 0                # of the open block
 
     def append(self, wall, now, sender, datagram, counts=True):
@@ -84,6 +85,7 @@ class Chain:
         self._blocks.append(Block(self._number, self._first, len(self._tail) // 2, self._tail_counted_first, counted,
                                   wall, now, size, pack, data))
         self._blocks_counted += counted
+        self._blocks_held += len(data)
         self._open_next()
         while self._blocks_counted - self._blocks[0].counted >= self.keep:
             self._drop()
@@ -98,6 +100,7 @@ class Chain:
     def _drop(self):
         block = self._blocks.popleft()
         self._blocks_counted -= block.counted
+        self._blocks_held -= len(block.data)
         self._budget.held -= len(block.data)
         if not block.packed:
             self._budget.plain -= block.size
@@ -133,7 +136,7 @@ class Chain:
         return Position(self._number, len(self._tail) // 2, self.counted)
 
     def size_held(self):
-        return sum(len(block.data) for block in self._blocks) + self._tail_bytes
+        return self._blocks_held + self._tail_bytes
 
     def read(self, until, first_counted=-1, since_wall=None):
         """Yield Stretches of records from the oldest kept up to a Position.

@@ -10,10 +10,11 @@ windows and retention; `wall` is wall seconds, for display and records.
 """
 import struct
 from collections import Counter, namedtuple
+from heapq import heapify, heappop, heapreplace
 
 from modwsgi_tel.bounded import FairMap, Ring
 from modwsgi_tel.errors import WireError
-from modwsgi_tel.state.chain import Budget
+from modwsgi_tel.state.chain import Budget, Chain
 from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, STARTED,
                                        STOPPED, STOPPING, VANISHED, Process, Trust, Who, makes_process)
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
@@ -301,25 +302,31 @@ class Fleet:
         return lost
 
     def _trim(self, now, wall):
-        """Kept datagrams passed their bound: the heaviest sender gives up its oldest."""
-        goal = self.limits.keep_bytes * 15 // 16
+        """Kept datagrams passed their bound: the heaviest process, of the heaviest sender of the heaviest user, gives
+        up its oldest, until a little more than the bound asks for is free.
+        """
+        bound = self.limits.keep_bytes
+        goal = bound - max(bound // 128, min(bound // 4, 256 << 10))
         held = {}
         for process in self._processes.values():
-            held.setdefault(process.who.uid, {}).setdefault(process.who.sender_pid, []).append(
-                [process.bytes_held(), process.id, process])
-        while self.budget.held > goal and held:
-            uid = max(held, key=lambda name: sum(item[0] for rows in held[name].values() for item in rows))
-            sender = max(held[uid], key=lambda name: sum(item[0] for item in held[uid][name]))
-            row = max(held[uid][sender])
-            chains = [row[2].chain, *(item.chain for item in row[2].interpreters.values())]
-            freed = max(chains, key=lambda chain: chain.size_held()).drop_oldest(wall, now)
-            row[0] -= freed
-            if not freed or row[0] <= 0:
-                held[uid][sender].remove(row)
-                if not held[uid][sender]:
-                    del held[uid][sender]
-                if not held[uid]:
-                    del held[uid]
+            who = process.who
+            held.setdefault(who.uid, {}).setdefault(who.sender_pid, []).append([-process.bytes_held(), process.id])
+        # heaps of [minus bytes, name, heap of what these bytes are made of]
+        users = _weighed((uid, _weighed((sender, _heap(rows)) for sender, rows in senders.items()))
+                         for uid, senders in held.items())
+        while self.budget.held > goal and users:
+            user = users[0]
+            sender = user[2][0]
+            row = sender[2][0]
+            process = self._processes.get(row[1])
+            chains = (process.chain, *(item.chain for item in process.interpreters.values()))
+            freed = max(chains, key=Chain.size_held).drop_oldest(wall, now)
+            for heap, entry in ((sender[2], row), (user[2], sender), (users, user)):
+                entry[0] += freed
+                if not freed and (entry is row or not entry[2]):
+                    heappop(heap)
+                else:
+                    heapreplace(heap, entry)
 
     # --- /proc was asked --------------------------------------------------------------
 
@@ -413,3 +420,12 @@ class Fleet:
         return {name: sums[place] for name, place in COUNTERS.items()}
 
 
+def _heap(entries):
+    heap = list(entries)
+    heapify(heap)
+    return heap
+
+
+def _weighed(named):
+    """A heap of [weight, name, heap] of (name, heap): the weight is that of what the heap holds."""
+    return _heap([sum(part[0] for part in heap), name, heap] for name, heap in named)

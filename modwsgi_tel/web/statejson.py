@@ -38,7 +38,8 @@ class Query:
 
     def wants(self, process):
         return ((self.group is None or process.texts["process_group"] == self.group)
-                and (self.pid is None or self.pid in (process.pid, process.who.sender_pid)))
+                and (self.pid is None or self.pid in (process.pid, process.who.sender_pid))
+                and (self.since is None or max(process.last_wall, process.life_wall) > self.since))
 
     def wants_slow(self, slow):
         return ((self.group is None or slow.group[1] == self.group)

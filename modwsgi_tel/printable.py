@@ -1,0 +1,12 @@
+"""Text that may be shown: nothing that came from a client reaches a terminal or a log as it is."""
+import json
+
+
+def printable(shown):
+    """Text with everything that is no printable character escaped: controls, bidirectional marks, line ends."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+
+
+def printable_json(value):
+    """Strict JSON in ASCII: a control character of any kind is an escape in it."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
