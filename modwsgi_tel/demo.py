@@ -55,11 +55,12 @@ def demo(values):
     serve_values = read("serve", [], {})        # what demo does not offer is as serve has it
     serve_values.update(values, listen="unix:" + os.path.join(folder, "telemetry.sock"))
     collector = child = None
+    parent = os.getpid()
     try:
         collector = Collector(serve_values)
         child = os.fork()
         if not child:
-            _feed(items, collector.path)
+            _feed(items, collector.path, parent)
         _next_steps(values, collector)
         if values.duration is not None:
             collector.loop.after(values.duration, collector.loop.stop)
@@ -74,12 +75,11 @@ def demo(values):
     return 0
 
 
-def _feed(items, path):
+def _feed(items, path, parent):
     """In the child: send until told to end, or until the collector is gone."""
     status = 1
     try:
         become_helper(())
-        parent = os.getppid()
         simulate_to(path, _until(items, parent), 1.0)
         status = 0
     except BaseException as error:

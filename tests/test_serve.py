@@ -639,7 +639,7 @@ def test_a_killed_process_vanishes_with_its_request_a_stopped_one_falls_silent_a
     with Sender(collector.socket) as killed, Sender(collector.socket) as stopped, Sender(collector.socket) as liar:
         for sender, pid in ((killed, killed.pid), (stopped, stopped.pid), (liar, 2 ** 22 + 17)):
             sender.send(started(pid, 1), a_process(pid, 2, request_threads_maximum=5), slow(pid, 3))
-        alive_known(collector, 2)       # of the liar nothing can be known
+        alive_known(collector, 3)
         killed.process.kill()
         killed.process.wait()
         liar.process.kill()

@@ -5,7 +5,7 @@ import pytest
 
 from builders import WALL, Worker, a_fleet, buckets, fold
 from modwsgi_tel.state import view
-from modwsgi_tel.state.window import SUMS, Histograms, Slot, cover
+from modwsgi_tel.state.window import PEAKS, SUMS, Histograms, Slot, cover
 from modwsgi_tel.wire.buckets import BUCKETS, merge, percentiles
 from modwsgi_tel.wire.codec import decode, encode, named
 from modwsgi_tel.wire.fields import I32S, PHASES
@@ -238,8 +238,8 @@ def test_percentiles_are_those_of_the_raw_histograms():
         for now, worker, fields in sent:
             if now >= first and wanted(worker):
                 row = merge(row, fields[f"{phase}_time_buckets"])
-                longest = max(longest, fields.get("request_time_max", 0.0))
-        return percentiles(row, longest_s=longest if phase == "request" else None), sum(row)
+                longest = max(longest, fields.get(f"{phase}_time_max", 0.0))
+        return percentiles(row, longest_s=longest if sum(row) else None), sum(row)
 
     for name, first in (("now", 399), ("1m", 340), ("10m", 0)):
         for phase in PHASES:
@@ -350,7 +350,7 @@ def test_a_slot_takes_every_sum_from_its_own_field():
     """Each field alone, so that none can stand in another's place."""
     names = ["sample_period", "request_count", "capacity_utilization", "cpu_user_utilization", "cpu_system_utilization",
              *(f"{phase}_time" for phase in PHASES), "input_bytes_total", "input_reads_total", "output_bytes_total",
-             "output_writes_total", *(f"status_{n}xx_total" for n in range(1, 6)), "request_time_max"]
+             "output_writes_total", *(f"status_{n}xx_total" for n in range(1, 6)), *(f"{phase}_time_max" for phase in PHASES)]
     base = {"sample_period": 2.0, "request_count": 3}
     wanted = {"sample_period": ("period", 5.0), "request_count": ("requests", 5), "capacity_utilization": ("capacity_x_period", 10.0),
               "cpu_user_utilization": ("cpu_user_x_period", 10.0), "cpu_system_utilization": ("cpu_system_x_period", 10.0),
@@ -365,8 +365,8 @@ def test_a_slot_takes_every_sum_from_its_own_field():
         assert slot.tick(*Shapes().check(datagram)[:1], datagram, Shapes().check(datagram)[1])
         expected = dict.fromkeys(SUMS, 0)
         expected.update(ticks=1, period=2.0, requests=3)
-        if name == "request_time_max":
-            assert slot.peaks == [5.0, 0.0]
+        if name.endswith("_time_max"):
+            assert dict(zip(PEAKS, slot.peaks)) == {**dict.fromkeys(PEAKS, 0.0), name: 5.0}
         else:
             expected[wanted[name][0]] = wanted[name][1]
         assert dict(zip(SUMS, slot.sums)) == expected, name

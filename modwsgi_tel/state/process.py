@@ -4,7 +4,7 @@ from collections import OrderedDict, namedtuple
 
 from modwsgi_tel.state.chain import SMALL_BLOCK_BYTES, Chain
 from modwsgi_tel.state.sequence import Sequence
-from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_SECONDS, SLOT_S, ProcessWindows
+from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, SLOT_S, ProcessWindows
 from modwsgi_tel.wire.fields import KINDS
 
 # How a life goes.  A process is in exactly one of these; ENDED ones stay a while to be seen.
@@ -182,8 +182,8 @@ class Process:
             if 0 <= seconds < 1e9:
                 sums[GC_PAUSES] += 1
                 sums[GC_SECONDS] += seconds
-                if seconds > self.windows.open.peaks[1]:
-                    self.windows.open.peaks[1] = seconds
+                if seconds > self.windows.open.peaks[GC_PEAK]:
+                    self.windows.open.peaks[GC_PEAK] = seconds
             else:
                 self.odd += 1
         interpreter.chain.append(wall, now, self.who.sender_pid, datagram, snapshot)

@@ -6,7 +6,7 @@ changed.  A window is "now" (the newest tick of each process that still sends), 
 
     {"seconds", "ticks", "requests", "throughput",        # throughput: requests per second
      "capacity", "cpu_user", "cpu_system", "cpu",         # ratios; cpu in cores
-     "status": {"1xx".."5xx"}, "phases": {phase: {"mean", "p50", "p95", "p99"[, "max"]}},
+     "status": {"1xx".."5xx"}, "phases": {phase: {"mean", "p50", "p95", "p99", "max"}},
      "gil": {"share", "coefficient": {"q", "reading", "waits"} or null},
      "gc": {"pauses", "seconds", "max"}, "slow_completed", "input_bytes", "output_bytes"}
 
@@ -16,7 +16,7 @@ over application time.  A process has of the phases only `request`.
 from collections import Counter
 
 from modwsgi_tel.state.process import ENDED, LIVES
-from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_SECONDS, INPUT_BYTES,
+from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_PEAK, GC_SECONDS, INPUT_BYTES,
                                       NO_TOTAL, PERIOD, PERIOD_MAX, PHASE, REQUESTS, SLOTS_IN_MINUTE, SLOW_COMPLETED, STATUS,
                                       TICKS, Slot, Total, cover, cover_slot, firsts)
 from modwsgi_tel.wire.buckets import ZERO, gil_coefficient, merge, percentiles
@@ -175,20 +175,20 @@ def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PH
         "cpu": None if user is None or system is None else user + system,
         "status": {name: int(sums[STATUS + place]) for place, name in enumerate(STATUSES)},
         "phases": {}, "gil": {"share": None, "coefficient": None},
-        "gc": {"pauses": int(sums[GC_PAUSES]), "seconds": sums[GC_SECONDS], "max": peaks[1] if sums[GC_PAUSES] else None},
+        "gc": {"pauses": int(sums[GC_PAUSES]), "seconds": sums[GC_SECONDS], "max": peaks[GC_PEAK] if sums[GC_PAUSES] else None},
         "slow_completed": int(sums[SLOW_COMPLETED]), "input_bytes": int(sums[INPUT_BYTES]),
         "output_bytes": int(sums[INPUT_BYTES + 2])}
     for phase in phases:
-        mean_field, _, _, row_field = PHASE_FIELDS[phase]
+        mean_field, _, max_field, row_field = PHASE_FIELDS[phase]
         if mean_field not in present and row_field not in present:
             continue
-        mean = sums[PHASE + PHASES.index(phase)] / requests if requests else None
-        longest = peaks[0] if phase == "request" and requests else None
+        place = PHASES.index(phase)
+        mean = sums[PHASE + place] / requests if requests else None
+        # a sender that tells no maximum has 0 here: then it bounds nothing
+        longest = peaks[place] if requests and max_field in present else None
         row = counts.get(phase)
         p50, p95, p99 = percentiles(row, longest_s=longest) if row is not None else (None, None, None)
-        out["phases"][phase] = {"mean": mean, "p50": p50, "p95": p95, "p99": p99}
-        if phase == "request":
-            out["phases"][phase]["max"] = longest
+        out["phases"][phase] = {"mean": mean, "p50": p50, "p95": p95, "p99": p99, "max": longest}
     application = sums[PHASE + PHASES.index("application")]
     if PHASE_FIELDS["gil_wait"][0] in present:
         out["gil"]["share"] = _ratio(sums[PHASE + PHASES.index("gil_wait")], application)
@@ -346,21 +346,23 @@ def histogram_steps(fleet, phase, name, group, now):
     """Counts, percentiles and GIL coefficient of one phase: of a group by its name, or of all (None).
 
     A generator that yields between groups and returns {"phase", "window", "group", "counts",
-    "requests", "p50", "p95", "p99"}.
+    "requests", "p50", "p95", "p99", "max"}.
     """
-    row, present, switch, longest = ZERO, False, 0.0, 0.0
+    row, present, told, switch, longest = ZERO, False, True, 0.0, 0.0
     for held in list(fleet.groups.values()):
         if group is None or held.name[1] == group:
             yield
             members = list(held.processes.values())
             slot = _merged(held, members, now)[name].slot
-            counts, longest = slot.histograms.phase(phase), max(longest, slot.peaks[0])
+            counts, longest = slot.histograms.phase(phase), max(longest, slot.peaks[PHASES.index(phase)])
             switch = max([switch, *(process.switch_interval for process in members)])
             if counts is not None:
                 row, present = merge(row, counts), True
-    p50, p95, p99 = percentiles(row, longest_s=longest if phase == "request" and present else None)
+                told = told and any(PHASE_FIELDS[phase][2] in process.present for process in members)
+    longest = longest if present and told and any(row) else None
+    p50, p95, p99 = percentiles(row, longest_s=longest)
     out = {"phase": phase, "window": name, "group": group, "counts": list(row) if present else None,
-           "requests": sum(row), "p50": p50, "p95": p95, "p99": p99}
+           "requests": sum(row), "p50": p50, "p95": p95, "p99": p99, "max": longest}
     if phase == "gil_wait":
         out["coefficient"] = gil_coefficient(row, switch)
     return finite(out)

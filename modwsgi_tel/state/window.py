@@ -10,7 +10,7 @@ from collections import deque, namedtuple
 
 from modwsgi_tel.wire.buckets import ZERO, merge
 from modwsgi_tel.wire.fields import MAX_DATAGRAM, PHASES, PHASE_FIELDS
-from modwsgi_tel.wire.shapes import LANES_MAX
+from modwsgi_tel.wire.shapes import LANES_MAX, unpack_lanes
 
 SLOT_S = 5.0
 MINUTE_S = 60.0
@@ -30,20 +30,24 @@ GC_PAUSES = STATUS + 5
 GC_SECONDS, SLOW_COMPLETED, GC_DROPPED = GC_PAUSES + 1, GC_PAUSES + 2, GC_PAUSES + 3
 # The fields of a tick that are added up, in the order that Slot.tick takes them apart.
 TICK_FIELDS = (10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES), 100, 101, 102, 103,
-               120, 121, 122, 123, 124, PHASE_FIELDS["request"][2])
+               120, 121, 122, 123, 124, *(PHASE_FIELDS[phase][2] for phase in PHASES))
 PLAUSIBLE = 2.0 ** 50                   # one tick's numbers, added up: beyond it is nonsense, not load
 
+SHORT, LONG = SLOTS_IN_MINUTE + 1, 11   # entries of a group: 5-second ones, and older ones by the minute
 SPANS_MAX = 16                          # stretches of time told apart in one slot of a group
 PERIOD_MAX = 10 * MINUTE_S              # a longer period is a mistake, or what a window does not show anyway
 
-# What a slot keeps the largest of.
-PEAKS = ("request_time_max", "gc_pause_max")
+# What a slot keeps the largest of: the longest time of each phase, then the longest collection.
+PEAKS = (*(f"{phase}_time_max" for phase in PHASES), "gc_pause_max")
+GC_PEAK = len(PHASES)
+_NO_PEAKS = [0.0] * len(PEAKS)
 _NOTHING = [0] * len(SUMS)
 
 # The counters that are kept for good: those of SUMS that count something, by the name in the JSON.
 COUNTERS = {name: SUMS.index(name) for name in SUMS if "_x_" not in name and name not in ("ticks", "period")}
 
 
+LANES_FEW = 256 // 4                    # datagrams of one shape: the lanes of so few can be added up over all slots
 SHAPES_MAX = 4                          # a process has one or two; a group's processes share them
 
 
@@ -101,6 +105,17 @@ class Histograms:
                 out = row if out is None else merge(out, row)
         return out
 
+    def lanes(self, phase):
+        """Counts of one phase as an integer of 32-bit lanes; None when they may be too large to add up many of these."""
+        if self.wide:
+            return None
+        out = 0
+        for shape, (number, datagrams) in self.sums.items():
+            if datagrams > LANES_FEW:
+                return None
+            out += shape.lanes(number, phase)
+        return out
+
     def counts(self):
         """{phase: 65 counts}, for the phases that were seen."""
         out = {phase: list(row) for phase, row in (self.wide or {}).items()}
@@ -137,7 +152,7 @@ class Slot:
         self.index = index
         self.ended = 0.0                # when the newest tick came, monotonic seconds
         self.sums = _NOTHING[:]
-        self.peaks = [0.0, 0.0]
+        self.peaks = _NO_PEAKS[:]
         self.histograms = Histograms()
 
     def tick(self, shape, datagram, number):
@@ -149,7 +164,7 @@ class Slot:
         (period, requests, capacity, cpu_user, cpu_system,
          server, queue, daemon, application, request, gil_wait, input_read, output_write,
          input_bytes, input_reads, output_bytes, output_writes,
-         status_1xx, status_2xx, status_3xx, status_4xx, status_5xx, longest) = values
+         status_1xx, status_2xx, status_3xx, status_4xx, status_5xx, *longest) = values
         if not 0 <= sum(values) < PLAUSIBLE or min(values) < 0:
             return False
         sums = self.sums
@@ -177,8 +192,7 @@ class Slot:
             sums[20] += status_3xx
             sums[21] += status_4xx
             sums[22] += status_5xx
-            if longest > self.peaks[0]:
-                self.peaks[0] = longest
+            self.peaks[:GC_PEAK] = map(max, self.peaks, longest)
             if number is None:
                 self.histograms.add_wide(shape.wide_histograms(datagram))
             else:
@@ -186,8 +200,8 @@ class Slot:
         return True
 
     def merge(self, other):
-        self.sums = [a + b for a, b in zip(self.sums, other.sums)]
-        self.peaks = [max(a, b) for a, b in zip(self.peaks, other.peaks)]
+        self.sums = merge(self.sums, other.sums)
+        self.peaks = list(map(max, self.peaks, other.peaks))
         self.histograms.merge(other.histograms)
 
 
@@ -196,7 +210,11 @@ Total.__doc__ = "Slots added up: SUMS, PEAKS, and the 65 counts of request times
 
 
 class _Packed:
-    """A closed slot of a process: its sums as doubles, of its histograms only the requests'."""
+    """A closed slot of a process: its sums as doubles, of its histograms only the requests'.
+
+    `requests` is an integer of 65 lanes of 32 bits, a list when that has no room, None when
+    there was no request.
+    """
 
     __slots__ = ("index", "sums", "peaks", "requests")
 
@@ -204,16 +222,27 @@ class _Packed:
         self.index = index
         self.sums = array("d", sums)
         self.peaks = tuple(peaks)
-        self.requests = requests        # 65 counts as array("I"), or None when there was no request
-
-
-def _counts(row):
-    return array("I", [min(n, 2 ** 32 - 1) for n in row])
+        self.requests = requests
 
 
 def _packed_row(slot):
-    row = slot.histograms.phase("request") if slot.sums[REQUESTS] else None
-    return None if row is None else _counts(row)
+    if not slot.sums[REQUESTS]:
+        return None
+    lanes = slot.histograms.lanes("request")
+    return slot.histograms.phase("request") if lanes is None else lanes
+
+
+def _row(packed):
+    """65 counts of what _Packed.requests holds."""
+    return unpack_lanes(packed) if isinstance(packed, int) else packed
+
+
+def _merged_rows(one, other):
+    if one is None or other is None:
+        return one if other is None else other
+    if isinstance(one, int) and isinstance(other, int):
+        return one + other
+    return merge(_row(one), _row(other))
 
 
 class ProcessWindows:
@@ -238,16 +267,15 @@ class ProcessWindows:
         self.open = Slot(index)
         if not any(slot.sums):
             return None
-        self.total = [a + b for a, b in zip(self.total, slot.sums)]
+        self.total = merge(self.total, slot.sums)
         row = _packed_row(slot)
         self._short.append(_Packed(slot.index, slot.sums, slot.peaks, row))
         minute = slot.index // SLOTS_IN_MINUTE
         held = self._minute
         if held is not None and held.index == minute:
-            held.sums = array("d", [a + b for a, b in zip(held.sums, slot.sums)])
-            held.peaks = tuple(max(a, b) for a, b in zip(held.peaks, slot.peaks))
-            if row is not None:
-                held.requests = row if held.requests is None else _counts(merge(held.requests, row))
+            held.sums = array("d", merge(held.sums, slot.sums))
+            held.peaks = tuple(map(max, held.peaks, slot.peaks))
+            held.requests = _merged_rows(held.requests, row)
         else:
             if held is not None:
                 self._long.append(held)
@@ -274,17 +302,16 @@ class ProcessWindows:
         return {name: _added((total, opened)) if fresh[name] else total for name, total in self._read.items()}
 
 
-NO_TOTAL = Total(_NOTHING, (0.0, 0.0), None)
+NO_TOTAL = Total(_NOTHING, _NO_PEAKS, None)
 
 
 def _added(totals):
-    sums, peaks, row = _NOTHING, (0.0, 0.0), None
+    sums, peaks, row = _NOTHING, _NO_PEAKS, None
     for total in totals:
         sums = merge(sums, total.sums)
         peaks = tuple(map(max, peaks, total.peaks))
-        if total.requests is not None:
-            row = total.requests if row is None else merge(row, total.requests)
-    return Total(sums, peaks, row)
+        row = _merged_rows(row, total.requests)
+    return Total(sums, peaks, None if row is None else _row(row))
 
 
 def cover_slot(spans, slot):
@@ -305,30 +332,55 @@ class GroupWindows:
     __slots__ = ("_short", "_long")
 
     def __init__(self):
-        self._short = deque(maxlen=13)
-        self._long = deque(maxlen=11)
+        self._short = []                # entries in order of their index, at most SHORT
+        self._long = []                 # at most LONG
 
     def add(self, slot):
         """Add a closed slot of one process."""
-        for held, index in ((self._short, slot.index), (self._long, slot.index // SLOTS_IN_MINUTE)):
-            found = next((entry for entry in reversed(held) if entry[0].index == index), None)
-            if found is None:
-                if len(held) == held.maxlen and held[0][0].index > index:
-                    continue                        # older than all that is kept
-                found = (Slot(index), [])
-                held.append(found)
-                if len(held) > 1 and held[-2][0].index > index:
-                    ordered = sorted(held, key=lambda entry: entry[0].index)
-                    held.clear()
-                    held.extend(ordered)
-            found[0].merge(slot)
-            cover_slot(found[1], slot)
+        short = self._short
+        if len(short) == SHORT and slot.index < short[0][0].index:
+            entry = _entry(self._long, slot.index // SLOTS_IN_MINUTE, LONG)     # of one that was silent for long
+        else:
+            if len(short) == SHORT and slot.index > short[-1][0].index:
+                self._to_long(short.pop(0))
+            entry = _entry(short, slot.index, SHORT)
+        if entry is not None:
+            entry[0].merge(slot)
+            cover_slot(entry[1], slot)
+
+    def _to_long(self, old):
+        """A slot that is older than a minute becomes part of its minute."""
+        entry = _entry(self._long, old[0].index // SLOTS_IN_MINUTE, LONG)
+        if entry is not None:
+            entry[0].merge(old[0])
+            for begin, end in old[1]:
+                cover(entry[1], begin, end)
 
     def freeze(self, now):
         """{"1m": [(Slot, spans)], "10m": [...]} of what is closed and not yet too old."""
         first, minute = firsts(now)
         return {"1m": [entry for entry in self._short if entry[0].index >= first],
-                "10m": [entry for entry in self._long if entry[0].index >= minute]}
+                "10m": [entry for entry in self._long if entry[0].index >= minute]
+                + [entry for entry in self._short if entry[0].index // SLOTS_IN_MINUTE >= minute]}
+
+
+def _entry(entries, index, most):
+    """The (Slot, spans) with an index, made in its place if there is none; None for one older than all of `most`."""
+    for place in range(len(entries), 0, -1):
+        found = entries[place - 1][0].index
+        if found == index:
+            return entries[place - 1]
+        if found < index:
+            break
+    else:
+        place = 0
+    if len(entries) == most:
+        if not place:
+            return None
+        del entries[0]
+        place -= 1
+    entries.insert(place, (Slot(index), []))
+    return entries[place]
 
 
 def firsts(now):

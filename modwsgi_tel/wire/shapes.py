@@ -27,6 +27,7 @@ _TLV = struct.Struct("<HB")
 _COUNT = struct.Struct("<H")
 _SCALARS = {U64: "Q", F64: "d", I64: "q"}
 _ELEMENTS = {TEXT: 1, I32S: 4, F64S: 8}
+_LANES = (1 << 32 * BUCKETS) - 1
 _PHASE_OF = {ids[3]: phase for phase, ids in PHASE_FIELDS.items()}
 
 
@@ -71,6 +72,11 @@ def walk(datagram):
         found.append((field, kind, count, at))
         at += length
     return tuple(found)
+
+
+def unpack_lanes(number):
+    """65 counts of an integer of 32-bit lanes."""
+    return struct.unpack(f"<{BUCKETS}I", number.to_bytes(4 * BUCKETS, "little"))
 
 
 class Shape:
@@ -156,6 +162,13 @@ class Shape:
             if _PHASE_OF.get(field) == phase and count == BUCKETS:
                 return struct.unpack_from(f"<{BUCKETS}I", total.to_bytes(self.size + 4, "little"), at)
         return None
+
+    def lanes(self, total, phase):
+        """The lanes of one phase in such a sum, as an integer; 0 when this shape has it not."""
+        for field, _, count, at in self.layout:
+            if _PHASE_OF.get(field) == phase and count == BUCKETS:
+                return total >> 8 * at & _LANES
+        return 0
 
     def wide_histograms(self, datagram):
         """{phase: 65 counts} of one datagram whose counts do not fit the lanes; negative ones are 0."""
