@@ -52,12 +52,14 @@ def test_a_question_is_answered_through_json(loop):
 def test_many_questions_leave_no_process_and_no_descriptor(loop):
     helper = Helper(loop)
     before = sorted(os.listdir("/proc/self/fd"))
+    pids = []
     for number in range(20):
-        assert ask(loop, helper, lambda argument: [argument, os.getpid()], number)[0][0] == number
-    loop.every(0.05, lambda: helper._ending or loop.stop())     # the last one may take a moment
+        (answered, pid), = ask(loop, helper, lambda argument: [argument, os.getpid()], number)
+        assert answered == number
+        pids.append(pid)
+    loop.every(0.05, lambda: any(map(state_of, pids)) or loop.stop())       # the last ones may take a moment
     loop.run()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert [state_of(pid) for pid in pids] == [""] * 20
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 

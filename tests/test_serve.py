@@ -683,5 +683,5 @@ def test_a_collector_that_was_stopped_itself_says_so_and_nobody_is_silent_for_it
         os.kill(collector.pid, signal.SIGCONT)
         found = collector.json("/api/summary")
     assert found["processes"][0]["life"] == "running" and found["collector"]["stalls"] >= 1
-    assert found["collector"]["longest_gap_s"] > 3
+    assert found["collector"]["longest_gap_s"] > 2         # what it would have waited anyway is not counted
     assert re.search(r"WARNING the collector itself stood still for \d\.\d s", collector.said())

@@ -27,7 +27,7 @@ VERSION = 1
 WINDOWS = ("now", "1m", "10m")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 FRESH_INTERVALS = 3                     # a newest tick older than that is not "now"
-BATCH = 16                              # processes between two turns of the loop
+BATCH = 32                              # processes between two turns of the loop
 
 INFINITE = float("inf")
 _THREADS = (("maximum", "request_threads_maximum"), ("started", "request_threads_started"),
@@ -54,20 +54,21 @@ def summary_steps(fleet, now, wall, own=None):
     rows = {}
     for group in list(fleet.groups.values()):
         members = list(group.processes.values())
-        merged = _merged(group, members, now)
+        merged = yield from _merged(group, members, now)
         counters = fleet.counters(group)
         lost = group.lost + sum(process.lost() for process in members)
         yield
-        row = _group(group, members, merged, counters, lost, total)
+        row = yield from _group(group, members, merged, counters, lost, total)
         groups.append(row)
-        yield
     for place, process in enumerate(fleet.processes()):
         rows[process.id] = process_view(process, now, wall)
         if place % BATCH == BATCH - 1:
             yield
+    yield
     unplaced = [process for process in fleet.processes() if process.identity is None]
-    return {"type": "summary", "version": VERSION, "time": wall, "collector": collector(fleet, own),
-            "totals": total.view(fleet, rows.values(), unplaced), "groups": groups, "processes": list(rows.values())}
+    totals = yield from total.view(fleet, rows.values(), unplaced)
+    return {"type": "summary", "version": VERSION, "time": wall, "collector": collector(fleet, own), "totals": totals,
+            "groups": groups, "processes": list(rows.values())}
 
 
 def collector(fleet, own=None):
@@ -114,22 +115,34 @@ class _Sum:
 
 
 def _merged(group, members, now):
-    """{window: _Sum} of a group: closed slots, the open ones of its processes, the newest ticks."""
+    """{window: _Sum} of a group: closed slots, the open ones of its processes, the newest ticks.
+
+    A generator that yields between batches of processes.  A slot that closes in between is in
+    neither: of a group of hundreds, for one look.
+    """
     out = {name: _Sum() for name in WINDOWS}
     frozen = group.windows.freeze(now)
     for name in ("1m", "10m"):
         for slot, spans in frozen[name]:
             out[name].add(slot, spans)
     first, minute = firsts(now)
-    for process in members:
+    recent, older = _Sum(), _Sum()              # open slots that belong to both windows, and to the longer alone
+    for place, process in enumerate(members):
         slot = process.windows.open
-        for name, fresh in (("1m", slot.index >= first), ("10m", slot.index // SLOTS_IN_MINUTE >= minute)):
-            if fresh:
-                out[name].add(slot)
-                cover_slot(out[name].spans, slot)
+        if slot.sums[PERIOD] or any(slot.sums):
+            if slot.index >= first:
+                recent.add(slot)
+                cover_slot(recent.spans, slot)
+            elif slot.index // SLOTS_IN_MINUTE >= minute:
+                older.add(slot)
+                cover_slot(older.spans, slot)
         tick = _fresh_tick(process, now)
         if tick is not None:
             out["now"].add_newest(tick)
+        if place % BATCH == BATCH - 1:
+            yield
+    for name, held in (("1m", recent), ("10m", recent), ("10m", older)):
+        out[name].add(held.slot, held.spans)
     return out
 
 
@@ -218,14 +231,17 @@ class _Total:
                 "lost_uncertain": sum(row["lost_uncertain"] for row in rows),
                 "slow": {"kept": len(fleet.slow), "active": sum(row["slow_active"] for row in rows),
                          "lost": fleet.slow_lost},
-                "windows": {name: _window_of(held, self.present, self.switch_interval)
-                            for name, held in self.sums.items()}}
+                "windows": (yield from _windows_of(self.sums, self.present, self.switch_interval))}
 
 
-def _window_of(held, present, switch_interval):
-    slot = held.slot
-    return window(slot.sums, slot.peaks, slot.histograms.counts(), sum(end - begin for begin, end in held.spans), present,
-                  switch_interval, rates=held.rates)
+def _windows_of(sums, present, switch_interval):
+    out = {}
+    for name, held in sums.items():
+        slot = held.slot
+        yield
+        out[name] = window(slot.sums, slot.peaks, slot.histograms.counts(), sum(end - begin for begin, end in held.spans),
+                           present, switch_interval, rates=held.rates)
+    return out
 
 
 def _group(group, members, merged, counters, lost, total):
@@ -253,7 +269,7 @@ def _group(group, members, merged, counters, lost, total):
             "started": group.started, "stopped": group.stopped, "vanished": group.vanished,
             "stop_reasons": dict(group.reasons), "slow_active": sum(len(process.slow_active) for process in members),
             "slow_lost": group.slow_lost, "switch_interval": switch or None,
-            "windows": {name: _window_of(held, present, switch) for name, held in merged.items()}}
+            "windows": (yield from _windows_of(merged, present, switch))}
 
 
 # --- processes ----------------------------------------------------------------------------
@@ -353,7 +369,7 @@ def histogram_steps(fleet, phase, name, group, now):
         if group is None or held.name[1] == group:
             yield
             members = list(held.processes.values())
-            slot = _merged(held, members, now)[name].slot
+            slot = (yield from _merged(held, members, now))[name].slot
             counts, longest = slot.histograms.phase(phase), max(longest, slot.peaks[PHASES.index(phase)])
             switch = max([switch, *(process.switch_interval for process in members)])
             if counts is not None:
