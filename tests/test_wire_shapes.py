@@ -211,10 +211,19 @@ def row_with(**places):
 
 def hist(server, gil=None):
     """A datagram with one or two histograms and numbers around them."""
-    fields = [(20, U64, 2**64 - 1), (PHASE_FIELDS["server"][3], I32S, server), (22, F64, -1.5)]
+    fields = [(20, U64, 2**64 - 1), (PHASE_FIELDS["server"][3], I32S, server), (22, F64, 1.5)]
     if gil is not None:
         fields.append((PHASE_FIELDS["gil_wait"][3], I32S, gil))
     return encode(2, 1, 1, 0.0, fields)
+
+
+@pytest.mark.parametrize("value, fits", [(0.0, True), (1.5, True), (float("inf"), True), (-1.5, False), (-0.0, False),
+                                         (float("-inf"), False)])
+def test_a_negative_measurement_takes_the_slow_way(value, fits):
+    shapes = Shapes()
+    shapes.check(encode(2, 1, 1, 0.0, [(22, F64, 2.0)]))
+    shape, number = shapes.check(encode(2, 1, 1, 0.0, [(22, F64, value)]))
+    assert (number is not None, shape.read((22, 20), encode(2, 1, 1, 0.0, [(22, F64, value)]))) == (fits, (value, 0))
 
 
 def test_sums_under_the_mask_are_the_sums_of_the_lists():

@@ -164,6 +164,7 @@ class Receiver:
     def drain(self, clock=time.monotonic, wall_clock=time.time):
         """Read what is there; True when there may be more."""
         recv, buffers, view, space, take = self._recv, [self._buffer], self._view, self._space, self._take
+        now = clock()                   # one for all that a turn finds
         for _ in range(self._most):
             try:
                 size, ancillary, flags, _ = recv(buffers, space)
@@ -172,9 +173,9 @@ class Receiver:
             except ConnectionError:
                 continue
             # the kernel puts the credentials first; there is no room for descriptors that a sender may add
-            sender = ancillary[0][2] if ancillary and ancillary[0][1] == socket.SCM_CREDENTIALS else _NOBODY
+            sender = ancillary[0][2] if ancillary else _NOBODY
             if flags & socket.MSG_TRUNC:
                 self._too_long(bytes(view[:64]), sender, wall_clock())
             else:
-                take(bytes(view[:size]), sender, clock(), wall_clock())
+                take(bytes(view[:size]), sender, now, wall_clock())
         return True

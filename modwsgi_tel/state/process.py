@@ -6,6 +6,7 @@ from modwsgi_tel.state.chain import SMALL_BLOCK_BYTES, Chain
 from modwsgi_tel.state.sequence import Sequence
 from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, SLOT_S, ProcessWindows
 from modwsgi_tel.wire.fields import KINDS
+from modwsgi_tel.wire.shapes import Wanted
 
 # How a life goes.  A process is in exactly one of these; ENDED ones stay a while to be seen.
 STARTED, RUNNING, SILENT, STOPPING, STOPPED, VANISHED, REPLACED = LIVES = (
@@ -29,7 +30,9 @@ Trust.__doc__ = """What /proc said of the sender: whether it was asked, the star
 could not be read) and the pids of the sender in its namespaces, outermost first."""
 
 _ids = itertools.count(1)
-_GC_READ = (321, 322)
+_GC_EVENT = Wanted((321, 322))          # gc_event_duration, gc_event_generation
+_GC_SNAPSHOT = Wanted((317, 315))       # gc_dropped_events, gc_is_enabled
+_GC_NAME = Wanted((8, 317))             # interpreter_name, gc_dropped_events
 _IDENTITY_TEXTS = ("hostname", "process_group", "mod_wsgi_version", "python_version", "apache_version", "mpm_name")
 
 
@@ -168,17 +171,17 @@ class Process:
 
     def add_gc(self, shape, datagram, snapshot, now, wall, budget, limits):
         """A gc_snapshot or gc_event datagram of the interpreter that it names."""
-        name = shape.read((8, 317), datagram)[0] if 8 in shape.ids else b""
+        name = shape.read(_GC_NAME, datagram)[0] if 8 in shape.ids else b""
         interpreter = self.interpreter(name, budget, limits)
         sums = self.windows.open.sums
         if snapshot:
             interpreter.snapshot = (shape, datagram)
             if 317 in shape.ids:
-                dropped = shape.read((317, 315), datagram)[0]
+                dropped = shape.read(_GC_SNAPSHOT, datagram)[0]
                 if dropped < 1 << 50:
                     sums[GC_DROPPED] += dropped
         else:
-            seconds, _ = shape.read(_GC_READ, datagram)
+            seconds, _ = shape.read(_GC_EVENT, datagram)
             if 0 <= seconds < 1e9:
                 sums[GC_PAUSES] += 1
                 sums[GC_SECONDS] += seconds

@@ -5,10 +5,11 @@ from collections import OrderedDict, namedtuple
 
 from modwsgi_tel.bounded import FairMap
 from modwsgi_tel.wire.fields import BY_NAME
+from modwsgi_tel.wire.shapes import Wanted
 
 ACTIVE, STALE, COMPLETED, LOST = "active", "stale", "completed", "lost"
 
-_READ = tuple(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_id", "slow_start_stamp", "slow_log_id"))
+_READ = Wanted(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_id", "slow_start_stamp", "slow_log_id"))
 
 # The entry as the existing collector shows it: name there -> field here.
 ENTRY = tuple((field.name[5:] if field.name != "slow_record_state" else "state", field.name)

@@ -21,7 +21,7 @@ from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, 
                                       TICKS, Slot, Total, cover, cover_slot, firsts)
 from modwsgi_tel.wire.buckets import ZERO, gil_coefficient, merge, percentiles
 from modwsgi_tel.wire.fields import BY_NAME, PHASE_FIELDS, PHASES, kind_name
-from modwsgi_tel.wire.shapes import finite
+from modwsgi_tel.wire.shapes import Wanted, finite
 
 VERSION = 1
 WINDOWS = ("now", "1m", "10m")
@@ -275,7 +275,7 @@ def _group(group, members, merged, counters, lost, total):
 # --- processes ----------------------------------------------------------------------------
 
 _NEWEST = ("memory_rss", "memory_max_rss", "slow_requests_threshold", *(field for _, field in _THREADS))
-_NEWEST_IDS = tuple(BY_NAME[name].id for name in _NEWEST)
+_NEWEST_IDS = Wanted(BY_NAME[name].id for name in _NEWEST)
 
 
 def newest_fields(process):

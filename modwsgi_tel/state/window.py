@@ -10,7 +10,7 @@ from collections import deque, namedtuple
 
 from modwsgi_tel.wire.buckets import ZERO, merge
 from modwsgi_tel.wire.fields import MAX_DATAGRAM, PHASES, PHASE_FIELDS
-from modwsgi_tel.wire.shapes import LANES_MAX, unpack_lanes
+from modwsgi_tel.wire.shapes import LANES_MAX, Wanted, unpack_lanes
 
 SLOT_S = 5.0
 MINUTE_S = 60.0
@@ -29,8 +29,8 @@ STATUS = INPUT_BYTES + 4
 GC_PAUSES = STATUS + 5
 GC_SECONDS, SLOW_COMPLETED, GC_DROPPED = GC_PAUSES + 1, GC_PAUSES + 2, GC_PAUSES + 3
 # The fields of a tick that are added up, in the order that Slot.tick takes them apart.
-TICK_FIELDS = (10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES), 100, 101, 102, 103,
-               120, 121, 122, 123, 124, *(PHASE_FIELDS[phase][2] for phase in PHASES))
+TICK_FIELDS = Wanted((10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES), 100, 101, 102, 103,
+               120, 121, 122, 123, 124, *(PHASE_FIELDS[phase][2] for phase in PHASES)))
 PLAUSIBLE = 2.0 ** 50                   # one tick's numbers, added up: beyond it is nonsense, not load
 
 SHORT, LONG = SLOTS_IN_MINUTE + 1, 11   # entries of a group: 5-second ones, and older ones by the minute
@@ -165,7 +165,7 @@ class Slot:
          server, queue, daemon, application, request, gil_wait, input_read, output_write,
          input_bytes, input_reads, output_bytes, output_writes,
          status_1xx, status_2xx, status_3xx, status_4xx, status_5xx, *longest) = values
-        if not 0 <= sum(values) < PLAUSIBLE or min(values) < 0:
+        if not 0 <= sum(values) < PLAUSIBLE or number is None and min(values) < 0:
             return False
         sums = self.sums
         sums[0] += 1
