@@ -66,7 +66,7 @@ class FairMap:
         """Add an item under a new key; returns the list of items that had to go."""
         gone = []
         while len(self._items) >= self.limit:
-            gone.append(self._evict())
+            gone.append(self.evict())
         self._items[key] = (owner, item)
         self._of_owner.setdefault(owner, OrderedDict())[key] = None
         self._top.add(owner[0], 1)
@@ -90,7 +90,8 @@ class FairMap:
             del self._inner[owner[0]]
         return item
 
-    def _evict(self):
+    def evict(self):
+        """Take one item out, as `put` does past the limit; it must not be empty."""
         owner = self._inner[self._top.heaviest()].heaviest()
         keys = self._of_owner[owner]
         oldest = next(iter(keys))

@@ -30,7 +30,7 @@ PATH_CHECK_S = 10.0                     # without a datagram: a helper looks whe
 def limits_of(values):
     return Limits(processes=values.max_processes, slow=values.max_slow, samples=values.max_samples,
                   interpreters=values.max_interpreters, groups=values.max_groups, events=values.max_events,
-                  keep_bytes=values.keep_bytes, plain_bytes=values.unpacked_bytes, slow_s=values.slow_retention,
+                  keep_bytes=values.keep_bytes, plain_bytes=values.unpacked_bytes, slow_bytes=values.slow_bytes, slow_s=values.slow_retention,
                   gc_s=values.gc_retention, ended_s=values.process_retention, silent_s=values.silent_retention)
 
 

@@ -133,6 +133,7 @@ OPTIONS = (
     Option("max-events", whole(1, 100000), "500", "N", _SERVE, "Limits", "lifecycle events kept"),
     Option("keep-bytes", whole(1 << 20), "256M", "BYTES", _SERVE, "Limits", "kept datagrams, packed, all together"),
     Option("unpacked-bytes", whole(0), "8M", "BYTES", _SERVE, "Limits", "of these, what stays unpacked to save CPU time"),
+    Option("slow-bytes", whole(1 << 16), "64M", "BYTES", _SERVE, "Limits", "records of slow requests, all together"),
     Option("slow-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended slow request is kept so long"),
     Option("gc-retention", seconds(1), "5m", "TIME", _SERVE, "Limits", "garbage collections of a silent process are kept so long"),
     Option("process-retention", seconds(1), "10m", "TIME", _SERVE, "Limits", "an ended process is kept so long"),

@@ -45,7 +45,7 @@ def a_sender(pid=7, uid=33, gid=33):
 def a_fleet(**limits):
     """A Fleet with the limits that `serve` has by default."""
     given = dict(processes=2000, slow=16384, samples=600, interpreters=64, groups=256, events=500, keep_bytes=256 << 20,
-                 plain_bytes=6 << 20, slow_s=600.0, gc_s=300.0, ended_s=600.0, silent_s=3600.0)
+                 plain_bytes=6 << 20, slow_bytes=64 << 20, slow_s=600.0, gc_s=300.0, ended_s=600.0, silent_s=3600.0)
     return Fleet(Limits(**{**given, **limits}))
 
 

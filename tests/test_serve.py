@@ -588,34 +588,43 @@ def test_a_log_is_opened_anew_on_sighup(serve, tmp_path):
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 def test_a_stderr_that_nobody_reads_holds_nothing_up(folder, kind):
     reading, writing = os.pipe() if kind == "pipe" else os.openpty()
-    os.set_blocking(writing, False)
-    try:
-        while True:
-            os.write(writing, b"x" * 100 + b"\n")
-    except BlockingIOError:
-        os.set_blocking(writing, True)
+    filler = os.open(f"/proc/self/fd/{writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)     # writing itself blocks
+
+    def fill():
+        try:
+            while True:
+                os.write(filler, b"x" * 100 + b"\n")
+        except BlockingIOError:
+            pass
+
+    fill()
     http = os.path.join(folder, "h")
     process = subprocess.Popen([*CHECKOUT, "serve", "--listen", f"unix:{folder}/t", "--no-http-port", "--http-socket", http],
                                cwd=ROOT, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=writing)
     try:
         def lost():
+            fill()                      # a terminal's buffers are shifted by and by
+            process.send_signal(signal.SIGHUP)      # says a line
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
                 client.settimeout(DEADLINE_S)
-                try:
-                    client.connect(http)
-                except OSError:
-                    return 0
+                client.connect(http)
                 client.sendall(b"GET /api/summary HTTP/1.0\r\n\r\n")
                 body = b"".join(iter(lambda: client.recv(65536), b"")).partition(b"\r\n\r\n")[2]
-                return json.loads(body)["collector"]["log_lines_lost"]
-        wait_until(lost, DEADLINE_S, "it does not answer")
+                return json.loads(body)["collector"]["log_lines_lost"] > 5
+        wait_until(lambda: os.path.exists(http) and not refused_stream(http), DEADLINE_S, "it does not start")
+        wait_until(lost, DEADLINE_S, "no line is lost")
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
     finally:
         process.kill()
         process.wait()
-        os.close(reading)
-        os.close(writing)
+        for each in (reading, writing, filler):
+            os.close(each)
+
+
+def refused_stream(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return bool(probe.connect_ex(path))
 
 
 # --- lives, by the real /proc -----------------------------------------------------------------------------

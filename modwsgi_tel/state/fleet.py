@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heapreplace
 from modwsgi_tel.bounded import FairMap, Ring
 from modwsgi_tel.errors import WireError
 from modwsgi_tel.state.chain import Budget, Chain
-from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, STARTED,
+from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, RUNNING, STARTED,
                                        STOPPED, STOPPING, VANISHED, Process, Trust, Who, makes_process)
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
@@ -28,9 +28,9 @@ _header = struct.Struct("<5xBHIId").unpack_from     # kind, flags, pid, seq, sta
 CREDENTIALS = struct.Struct("<iII")     # struct ucred: pid, uid, gid
 NOBODY = CREDENTIALS.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)    # a sender of which the kernel said nothing
 
-Limits = namedtuple("Limits", "processes slow samples interpreters groups events keep_bytes plain_bytes slow_s gc_s ended_s silent_s")
+Limits = namedtuple("Limits", "processes slow samples interpreters groups events keep_bytes plain_bytes slow_bytes slow_s gc_s ended_s silent_s")
 Limits.__doc__ = """The bounds: numbers of processes, slow requests, samples per process, interpreters per process, groups and
-events; bytes of kept datagrams, and of those the ones not packed; seconds that ended slow requests, records of the garbage collector, ended
+events; bytes of kept datagrams, of those the ones not packed, and of slow requests; seconds that ended slow requests, records of the garbage collector, ended
 processes, and silent processes of which nothing can be known, are kept."""
 
 Answer = namedtuple("Answer", "alive start nspids age_s")
@@ -45,7 +45,7 @@ class Group:
     """What outlives the processes of a (hostname, process_group): counters and windows."""
 
     __slots__ = ("name", "counters", "windows", "lost", "started", "stopped", "vanished", "reasons", "processes",
-                 "slow_lost")
+                 "slow_lost", "present")
 
     def __init__(self, name):
         self.name = name
@@ -55,6 +55,7 @@ class Group:
         self.started = self.stopped = self.vanished = 0
         self.reasons = Counter()            # shutdown_reason -> processes; bounded by _count_reason
         self.slow_lost = 0
+        self.present = frozenset()          # ids of the fields that forgotten processes have sent
         self.processes = {}                 # id -> Process
 
 
@@ -72,7 +73,7 @@ class Fleet:
         self.kinds = [0] * 256
         self.orphans = 0                    # of a process that is not known, and by their kind do not make one
         self.forgotten = 0                  # processes that had their time
-        self.slow = SlowTable(limits.slow, limits.slow_s)
+        self.slow = SlowTable(limits.slow, limits.slow_s, limits.slow_bytes)
         self.slow_lost = 0
         self.interpreters_lost = 0          # of processes that are forgotten
         self.events = Ring(limits.events)
@@ -128,7 +129,9 @@ class Fleet:
                 self._identify(process, shape, datagram)
             process.add_tick(shape, datagram, number, now, wall, self._closed)
             if process.life == STARTED:
-                process.become("running", wall)
+                process.become(RUNNING, wall)
+            elif process.life == STOPPED and process.goes_on(wall):
+                self._event("process_restarted", pid, stamp, wall, dict(process.texts), process.who, unseen=True)
         elif kind == GC_SNAPSHOT or kind == GC_EVENT:
             process.add_gc(shape, datagram, kind == GC_SNAPSHOT, now, wall, self.budget, self.limits)
         elif kind == SLOW_REQUEST:
@@ -281,6 +284,7 @@ class Fleet:
         group = self._group(process)
         group.counters = [a + b for a, b in zip(group.counters, process.windows.total)]
         group.lost += process.lost()
+        group.present |= process.present
         self.interpreters_lost += process.interpreters_lost
         group.processes.pop(process.id, None)
         for request in list(process.slow_active.values()):
@@ -353,13 +357,14 @@ class Fleet:
         for process in list(members.values()):
             if process.ended:
                 continue
+            young = False
             if not process.trust.known:
                 # one that is younger than our first datagram from it is another one
                 young = answer.age_s is not None and answer.age_s + 0.1 < now - process.first_now
                 process.trust = known if known is not None else Trust(
                     True, answer.start if answer.alive and not young else None, answer.nspids if not young else ())
                 self._starts[pid] = process.trust
-            gone = answer.alive is False or (
+            gone = young or answer.alive is False or (
                 answer.start is not None and process.trust.start is not None and answer.start != process.trust.start)
             if process.doubts:
                 self._settle(process, answer, gone, wall)

@@ -15,7 +15,12 @@ ENDED = frozenset((STOPPED, VANISHED, REPLACED))
 
 SILENT_AFTER_S = 3.0                    # and three intervals
 SILENT_INTERVALS = 3
+TICKS_BEHIND = 2                        # ticks that may follow process_stopped
 INTERVAL_S = 1.0                        # until a tick says how long it is
+
+# The newest datagrams are kept apart, outside of the byte bound of all: larger ones than any sender has are not.
+NEWEST_BYTES = 32 << 10
+SNAPSHOT_BYTES = 1 << 10
 
 # Two counters may speak for one process: mod_wsgi's reporter, and an agent inside the application.
 REPORTER, AGENT = "reporter", "agent"
@@ -55,7 +60,7 @@ class Process:
     __slots__ = ("id", "who", "identity", "texts", "parent_pid", "chain", "interpreters", "interpreters_lost", "sources",
                  "windows", "interval", "first_now", "first_wall", "last_now", "last_wall", "tick", "ticks", "life",
                  "life_wall", "stopping", "stopped", "silent_now", "trust", "vanish_checked_now", "slow_active",
-                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "shape")
+                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "ticks_behind", "shape")
 
     def __init__(self, who, now, wall, budget, limits):
         self.id = next(_ids)
@@ -81,6 +86,7 @@ class Process:
         self.trust = Trust(False, None, ())
         self.vanish_checked_now = 0.0
         self.vanish_wait = 0.0
+        self.ticks_behind = 0               # since it said that it had stopped
         self.slow_active = {}
         self.doubts = 0                     # datagrams whose loss hangs on an answer about the start time
         self.restarts = 0                   # that nobody saw: known by the start time alone
@@ -154,7 +160,7 @@ class Process:
             windows.open.ended = now
         else:
             self.odd += 1
-        self.tick = (now, shape, datagram, number)
+        self.tick = (now, shape, datagram, number) if len(datagram) <= NEWEST_BYTES else None
         self.ticks += 1
         self.chain.append(wall, now, self.who.sender_pid, datagram)
 
@@ -175,7 +181,7 @@ class Process:
         interpreter = self.interpreter(name, budget, limits)
         sums = self.windows.open.sums
         if snapshot:
-            interpreter.snapshot = (shape, datagram)
+            interpreter.snapshot = (shape, datagram) if len(datagram) <= SNAPSHOT_BYTES else None
             if 317 in shape.ids:
                 dropped = shape.read(_GC_SNAPSHOT, datagram)[0]
                 if dropped < 1 << 50:
@@ -208,6 +214,20 @@ class Process:
         self.vanish_wait = 0.0
         if self.life in (SILENT, VANISHED):
             self.become(STOPPING if self.stopping else RUNNING if self.ticks else STARTED, wall)
+
+    def goes_on(self, wall):
+        """A tick came of a process that said it had stopped; True when it is plainly another one under its pid.
+
+        The last tick can follow `process_stopped`, so it takes TICKS_BEHIND more to tell.
+        """
+        self.ticks_behind += 1
+        if self.ticks_behind <= TICKS_BEHIND:
+            return False
+        self.stopping = self.stopped = None
+        self.ticks_behind = 0
+        self.restarts += 1
+        self.become(RUNNING, wall)
+        return True
 
     def silence_limit(self):
         return max(SILENT_AFTER_S, SILENT_INTERVALS * self.interval)

@@ -21,12 +21,12 @@ Slow.__doc__ = """A frozen slow request: its life is active, stale (its process 
 
 
 class _Request:
-    __slots__ = ("key", "process", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
+    __slots__ = ("key", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
                  "ended_wall", "ended_now", "shape", "datagram")
 
 
 class SlowTable:
-    """Slow requests by (process, log id); at most `limit`, the oldest of who holds most going first.
+    """Slow requests by (process, log id); at most `limit` and `bytes_limit`, the oldest of who holds most going first.
 
     Without a log id a request is told by its thread and its start stamp.  One that has ended is
     kept for `kept_s` seconds.
@@ -34,8 +34,10 @@ class SlowTable:
 
     STALE_AFTER_S = 5.0                 # and three intervals of its process
 
-    def __init__(self, limit, kept_s):
+    def __init__(self, limit, kept_s, bytes_limit):
         self.kept_s = kept_s
+        self.bytes_limit = bytes_limit
+        self.bytes = 0                  # of the newest records
         self.forgotten = 0
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
         self._ended = OrderedDict()     # key -> None, in order of their end
@@ -60,16 +62,23 @@ class SlowTable:
             request = _Request()
             request.key, request.process, request.pid, request.sender_pid = key, process, who.pid, who.sender_pid
             request.group = process.group if process else ("", "")
+            request.process_id = None
             request.first_wall = wall
+            request.datagram = b""
             request.life, request.ended_wall, request.ended_now = ACTIVE, None, None
             for gone in self._requests.put(key, (who.uid, key[:16]), request):
                 self._unlink(gone)
         elif not state and (request.life == COMPLETED or request.life == LOST and process is not None and process.ended):
             return False                # an active record that came late
+        self.bytes += len(datagram) - len(request.datagram)
         request.shape, request.datagram = shape, datagram
         request.last_wall, request.last_now = wall, now
         if process is not None:
-            request.process, request.group = process, process.group
+            request.process, request.process_id, request.group = process, process.id, process.group
+        while self.bytes > self.bytes_limit and len(self._requests) > 1:
+            self._unlink(self._requests.evict())
+        if key not in self._requests:
+            return False                # it was itself too much
         if state:
             fresh = request.life != COMPLETED
             self._end(request, COMPLETED, now, wall)
@@ -91,8 +100,10 @@ class SlowTable:
         self._ended[request.key] = None
         if request.process is not None:
             request.process.slow_active.pop(request.key, None)
+            request.process = None      # what has ended must not keep it in memory
 
     def _unlink(self, request):
+        self.bytes -= len(request.datagram)
         self._ended.pop(request.key, None)
         self._running.pop(request.key, None)
         if request.process is not None:
@@ -151,6 +162,6 @@ class SlowTable:
         if request is None:
             return None
         process = request.process
-        return Slow(key, self._life(request, now), process.id if process else None, request.pid, request.sender_pid,
+        return Slow(key, self._life(request, now), request.process_id, request.pid, request.sender_pid,
                     request.group, request.first_wall, request.last_wall, request.ended_wall,
                     max(0.0, now - request.last_now), request.shape, request.datagram)

@@ -245,7 +245,7 @@ def _windows_of(sums, present, switch_interval):
 
 
 def _group(group, members, merged, counters, lost, total):
-    present = frozenset().union(*(process.present for process in members))
+    present = group.present.union(*(process.present for process in members))
     switch = max((process.switch_interval for process in members), default=0.0)
     for name, held in merged.items():
         total.sums[name].add(held.slot, held.spans)
