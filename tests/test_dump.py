@@ -132,7 +132,7 @@ def test_text_of_ordinary_processes_fits_100_columns(serve):
     collector.send(*[datagram for _, datagram in simulate.stream("busy", 6, 2, 1.0, 20.0, "1", time.time())])
     collector.wait_for("/api/summary", lambda summary: len(summary["processes"]) == 6)
     _, out, _ = run("--url", f"http://127.0.0.1:{collector.port}")
-    assert max(map(len, out.splitlines())) <= 120, out
+    assert max(map(len, out.splitlines())) <= 100, out
 
 
 @pytest.mark.parametrize("name", FORMATS)
