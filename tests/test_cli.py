@@ -90,7 +90,8 @@ def test_an_argument_that_is_no_text_is_shown_and_not_a_traceback():
 def test_ctrl_c_is_no_traceback(serve):
     collector = serve()
     process = subprocess.Popen([*CHECKOUT, "simulate", "--target", f"unix:{collector.socket}"], cwd=ROOT, env=clean_environment(),
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))     # as in a terminal
     collector.wait_for("/api/state?samples=0", lambda state: state["total_received"])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=DEADLINE_S)

@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import sys
+import threading
 import time
 
 import pytest
@@ -563,6 +564,37 @@ def test_between_any_two_pieces_of_any_answer_the_telemetry_socket_is_looked_at(
     # a question and the first piece of its answer may be one step, nothing else is
     for before, after in zip(happened, happened[1:]):
         assert "look" in (before, after) or before.endswith("asked") and after.endswith("0"), (before, after)
+
+
+def test_a_connection_that_has_been_answered_makes_room_at_once():
+    """Not only when the clock ticks: here it does not."""
+    loop = Loop()
+    server = Server(loop, lambda request, guard: Response(200, b"ok"), connections=1)
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.join(folder, "h"))
+        listener.listen(10)
+        listener.setblocking(False)
+        server.listen(listener, None)
+        clients = [Client(os.path.join(folder, "h")).send(get("/")) for _ in range(5)]
+        loop.every(0.001, lambda: server.requests == 5 and loop.stop())
+        loop.after(DEADLINE_S, loop.stop)
+        loop.run()
+        for client in clients:
+            assert client.answer()[0] == 200
+            client.__exit__()
+        server.close()
+
+
+def test_what_is_sent_ahead_of_a_slow_reader_waits_in_the_kernel_and_is_answered_later(with_big_state):
+    collector = with_big_state()
+    with Client(collector.http) as client:
+        ahead = get("/api/state") + get("/version") * 4000      # more than a connection may make a parser hold
+        sending = threading.Thread(target=client.send, args=(ahead,))
+        sending.start()
+        client.socket.recv(1, socket.MSG_PEEK)
+        assert len(collector.get("/api/state", timeout=60.0)[2]) >= collector.size - 1000     # it had many turns meanwhile
+        assert {client.answer()[0] for _ in range(4001)} == {200}
+        sending.join(DEADLINE_S)
 
 
 def test_a_flood_of_datagrams_does_not_keep_http_waiting():

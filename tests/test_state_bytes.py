@@ -1,7 +1,7 @@
 """What one sender can make the state hold in bytes, and lives that its datagrams contradict."""
 from builders import Worker, a_fleet, a_sender, fold
 from modwsgi_tel.state.fleet import Answer
-from modwsgi_tel.state.process import NEWEST_BYTES, SNAPSHOT_BYTES
+from modwsgi_tel.state.process import NEWEST_BYTES, SNAPSHOT_BYTES, TEXT_LENGTH
 from modwsgi_tel.wire.codec import encode, named
 from modwsgi_tel.wire.fields import F64S, GC_SNAPSHOT, REQUEST_METRICS, SLOW_REQUEST, TEXT
 
@@ -79,3 +79,16 @@ def test_a_group_without_processes_still_shows_its_phases():
     (group,) = view.summary(fleet, 20.0, 20.0)["groups"]
     assert fleet.processes() == [] and group["windows"]["1m"]["requests"] == 1
     assert group["windows"]["1m"]["phases"]["request"]["max"] == 0.1
+
+
+def test_names_that_are_kept_are_bounded():
+    fleet, worker = a_fleet(), Worker(pid=7, hostname="h" * 9000, group="g" * 9000)
+    fold(fleet, worker.started(), worker.tick(), worker.tick(), worker.stopped(reason="r" * 9000), now=1.0)
+    (process,) = fleet.processes()
+    assert (process.texts["hostname"], process.texts["process_group"], process.group) == (
+        "h" * TEXT_LENGTH, "g" * TEXT_LENGTH, ("h" * TEXT_LENGTH, "g" * TEXT_LENGTH))
+    assert (process.ticks, len(process.identity), process.stopped["reason"]) == (2, 0, "r" * TEXT_LENGTH)
+    for event in fleet.events:
+        assert max(len(value) for value in event.values() if isinstance(value, str)) <= TEXT_LENGTH
+    (group,) = fleet.groups
+    assert list(group.reasons) == ["r" * TEXT_LENGTH]

@@ -8,7 +8,7 @@ import time
 from modwsgi_tel.errors import TelError, UsageError
 
 LONGEST_PATH = 107                      # bytes of sun_path, its final NUL left out
-BUFFER = 1 << 18                        # no AF_UNIX sender here gets a longer datagram out (net.core.wmem_max)
+BUFFER = 1 << 16                        # bytes of a datagram: eight times what mod_wsgi sends at most
 _CREDENTIALS = 12                       # bytes of struct ucred
 _NOBODY = b"\0\0\0\0" + b"\xff" * 8
 

@@ -16,7 +16,7 @@ from modwsgi_tel.bounded import FairMap, Ring
 from modwsgi_tel.errors import WireError
 from modwsgi_tel.state.chain import Budget, Chain
 from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, RUNNING, STARTED,
-                                       STOPPED, STOPPING, VANISHED, Process, Trust, Who, makes_process)
+                                       STOPPED, STOPPING, TEXT_LENGTH, VANISHED, Process, Trust, Who, makes_process)
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
 from modwsgi_tel.state.window import COUNTERS, SLOW_COMPLETED, SUMS, GroupWindows
@@ -212,7 +212,7 @@ class Fleet:
         if kind == PROCESS_STARTED:
             group.started += 1
         elif kind == PROCESS_STOPPING:
-            process.stopping = {"reason": fields.get("shutdown_reason", ""),
+            process.stopping = {"reason": fields.get("shutdown_reason", "")[:TEXT_LENGTH],
                                 "active": fields.get("active_requests_at_decision")}
             if not process.ended:
                 process.become(STOPPING, wall)
@@ -220,7 +220,7 @@ class Fleet:
             if not process.ended:
                 process.become(STOPPED, wall)
                 self._lose_requests(process, now, wall)
-            process.stopped = {"reason": fields.get("shutdown_reason", ""),
+            process.stopped = {"reason": fields.get("shutdown_reason", "")[:TEXT_LENGTH],
                                "drained": None if "graceful_drain" not in fields else bool(fields["graceful_drain"]),
                                "active": fields.get("active_requests_at_exit"),
                                "uptime": fields.get("process_uptime"),
@@ -236,9 +236,10 @@ class Fleet:
     def _event(self, kind, pid, stamp, wall, fields, who, **more):
         """One entry of the event log, in the existing collector's shape."""
         self.events.append({
-            "kind": kind, "pid": pid, "stamp": stamp, "hostname": fields.get("hostname", ""),
-            "process_group": fields.get("process_group", ""), "process_parent_pid": fields.get("process_parent_pid", 0),
-            "shutdown_reason": fields.get("shutdown_reason", ""), "process_uptime": fields.get("process_uptime", 0.0),
+            "kind": kind, "pid": pid, "stamp": stamp, "hostname": fields.get("hostname", "")[:TEXT_LENGTH],
+            "process_group": fields.get("process_group", "")[:TEXT_LENGTH],
+            "process_parent_pid": fields.get("process_parent_pid", 0),
+            "shutdown_reason": fields.get("shutdown_reason", "")[:TEXT_LENGTH], "process_uptime": fields.get("process_uptime", 0.0),
             "lifetime_request_count": fields.get("lifetime_request_count", 0),
             "active_requests_at_decision": fields.get("active_requests_at_decision", 0),
             "active_requests_at_exit": fields.get("active_requests_at_exit", 0),

@@ -20,6 +20,8 @@ INTERVAL_S = 1.0                        # until a tick says how long it is
 
 # The newest datagrams are kept apart, outside of the byte bound of all: larger ones than any sender has are not.
 NEWEST_BYTES = 32 << 10
+IDENTITY_BYTES = 4 << 10
+TEXT_LENGTH = 255                       # of a name that is kept; mod_wsgi cuts its own at 127 bytes
 SNAPSHOT_BYTES = 1 << 10
 
 # Two counters may speak for one process: mod_wsgi's reporter, and an agent inside the application.
@@ -118,11 +120,12 @@ class Process:
 
     def identify(self, shape, datagram):
         """Take over the identity fields; True when the group is another than before."""
-        self.identity = datagram[shape.identity]
+        identity = datagram[shape.identity]
+        self.identity = identity if len(identity) <= IDENTITY_BYTES else b""
         fields = shape.fields(datagram)
         for name in _IDENTITY_TEXTS:
             if name in fields:
-                self.texts[name] = fields[name]
+                self.texts[name] = fields[name][:TEXT_LENGTH]
         self.parent_pid = fields.get("process_parent_pid", self.parent_pid)
         self.interval = _sane(fields.get("telemetry_interval"), self.interval)
         self.switch_interval = _sane(fields.get("switch_interval"), self.switch_interval)
