@@ -36,9 +36,13 @@ def one_line(outcome):
 # --- help ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("command", COMMAND_NAMES)
-@pytest.mark.parametrize("form", [("{}", "--help"), ("{}", "-h"), ("help", "{}"), ("{}", "--nonsense", "--help")])
-def test_help_for_a_command(command, form):
-    assert run(*(part.format(command) for part in form)) == (0, command_help(command), "")
+def test_help_for_a_command(command):
+    assert run(command, "--help") == (0, command_help(command), "")
+
+
+@pytest.mark.parametrize("form", [("dump", "-h"), ("help", "dump"), ("dump", "--nonsense", "--help")])
+def test_other_ways_to_ask_for_help(form):
+    assert run(*form) == (0, command_help("dump"), "")
 
 
 @pytest.mark.parametrize("form", ["--help", "-h", "help"])

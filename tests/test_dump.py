@@ -391,7 +391,7 @@ def test_an_answer_that_never_ends_is_given_up_in_time(begin, drop, pause):
             dripping(begin, drop, pause)(connection)
     with fake(serve_one) as url:
         began = time.monotonic()
-        assert one_line(run("--url", url, "--timeout", "0.5s")) == f"{url} did not answer within 0.5 s"
+        assert one_line(run("--url", url, "--timeout", "0.3s")) == f"{url} did not answer within 0.3 s"
         assert time.monotonic() - began < 10
 
 

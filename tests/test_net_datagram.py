@@ -7,10 +7,10 @@ import socket
 import stat
 import struct
 import subprocess
-import sys
 
 import pytest
 
+import interpreters
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.net import datagram as datagram_module
 from modwsgi_tel.net.datagram import BUFFER, BoundPath, Receiver, group_id, may_bind, unix_path
@@ -402,8 +402,7 @@ def test_the_credentials_are_those_of_the_sender_whatever_it_claims(receiving):
             "try: sender.sendmsg([b'really'], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, struct.pack('3i', 1, 0, 0))],"
             " 0, sys.argv[1])\n"
             "except PermissionError: print(os.getpid())\n")
-    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-    told = subprocess.run([python, "-c", code, path], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/",
+    told = subprocess.run([interpreters.for_user(NOBODY), "-c", code, path], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/",
                           stdout=subprocess.PIPE, timeout=20, check=True)
     drain()
     assert took == [(b"I am pid 1", CREDENTIALS.pack(int(told.stdout), NOBODY, NOBODY), 5.0, 9.0)]

@@ -90,5 +90,5 @@ def test_names_that_are_kept_are_bounded():
     assert (process.ticks, len(process.identity), process.stopped["reason"]) == (2, 0, "r" * TEXT_LENGTH)
     for event in fleet.events:
         assert max(len(value) for value in event.values() if isinstance(value, str)) <= TEXT_LENGTH
-    (group,) = fleet.groups
+    (group,) = fleet.groups.values()
     assert list(group.reasons) == ["r" * TEXT_LENGTH]
