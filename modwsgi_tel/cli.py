@@ -4,7 +4,7 @@ import sys
 
 from modwsgi_tel.errors import TelError, Unwritable, UsageError
 from modwsgi_tel.options import BY_COMMAND, PROGRAM, command_help, program_help, program_version, read
-from modwsgi_tel.printable import printable
+from modwsgi_tel.printable import printable, show
 
 
 def main(argv=None):
@@ -44,25 +44,14 @@ def _open_streams():
     sys.stdout.reconfigure(errors="backslashreplace")       # a terminal that cannot show a letter shows its number
 
 
-def _print(shown):
-    """Text to stdout, all of it now."""
-    try:
-        sys.stdout.write(shown)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Unwritable(error) from None
-
-
 def _main(argv):
     command = argv[0] if argv else "serve"
     if command in ("--help", "-h", "help"):
         wanted = argv[1] if len(argv) > 1 and argv[1] in BY_COMMAND else None
-        _print(command_help(wanted) if wanted else program_help())
+        show(command_help(wanted) if wanted else program_help())
         return 0
     if command in ("--version", "-V"):
-        _print(program_version())
+        show(program_version())
         return 0
     if command.startswith("-"):
         command, rest = "serve", argv
@@ -73,7 +62,7 @@ def _main(argv):
     else:
         raise UsageError(f"no command {command!r}; there are {', '.join(BY_COMMAND)}; see {PROGRAM} --help")
     if "--help" in rest or "-h" in rest:
-        _print(command_help(command))
+        show(command_help(command))
         return 0
     values = read(command, rest)
     # a variable in the environment, which is there for serve, does not make dump bind the socket

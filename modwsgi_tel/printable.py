@@ -1,5 +1,8 @@
 """Text that may be shown: nothing that came from a client reaches a terminal or a log as it is."""
 import json
+import sys
+
+from modwsgi_tel.errors import Unwritable
 
 
 def printable(shown):
@@ -10,3 +13,14 @@ def printable(shown):
 def printable_json(value):
     """Strict JSON in ASCII: a control character of any kind is an escape in it."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def show(shown):
+    """Text to stdout, all of it now.  Raises Unwritable; BrokenPipeError when its reader has gone."""
+    try:
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(error) from None

@@ -13,7 +13,7 @@ PACKAGE = "modwsgi_tel"
 ARROWS = {
     "errors": (),
     "bounded": (),
-    "printable": (),
+    "printable": ("errors",),
     "wire": ("errors", "bounded"),
     "state": ("errors", "bounded", "wire"),
     "proc": ("errors",),

@@ -266,8 +266,8 @@ def test_the_demo_shows_live_data_and_what_to_try_and_ends_without_a_trace(demo,
     import json
     import urllib.request
     running = demo("--http-port", "0")
-    found = wait_until(lambda: "Ctrl-C ends it." in running.said() and re.search(r"serves (http://127\.0\.0\.1:\d+)/", running.said()),
-                       DEADLINE_S, running.said)
+    found = wait_until(lambda: "Ctrl-C ends it." in running.said()
+                       and re.search(r"serves (http://127\.0\.0\.1:\d+)/", running.said()), DEADLINE_S, running.said)
     url = found.group(1)
 
     def summary():

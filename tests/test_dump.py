@@ -329,7 +329,8 @@ SUMMARY = {"type": "summary", "version": 1, "time": 1.0, "collector": {}, "total
 
 @pytest.mark.parametrize("body", [
     b"<html>hello</html>", b"", b"{", b"[]", b"1", b"null", b'{"type": "snapshot"}', b"\xff\xfe", b'{"a": NaN}',
-    b"[" * 200000, b'{"a":' * 200000, json.dumps({**SUMMARY, "processes": {}}).encode(), json.dumps({**SUMMARY, "nan": float("nan")}).encode(), b"9" * 10000], ids=lambda body: repr(body)[:20])
+    b"[" * 200000, b'{"a":' * 200000, json.dumps({**SUMMARY, "processes": {}}).encode(),
+    json.dumps({**SUMMARY, "nan": float("nan")}).encode(), b"9" * 10000], ids=lambda body: repr(body)[:20])
 def test_what_is_no_summary_is_nonsense(body):
     with fake(answering(body)) as url:
         assert url in one_line(run("--url", url, "--format", "csv"), status=3)

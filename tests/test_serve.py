@@ -226,7 +226,8 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(folder, arguments, said):
 
 
 def test_a_wrong_variable_is_named():
-    assert one_line(run("serve", environment={"MODWSGI_TEL_MAX_SLOW": "lots"})) == "MODWSGI_TEL_MAX_SLOW 'lots': a whole number from 1 to 1000000"
+    line = one_line(run("serve", environment={"MODWSGI_TEL_MAX_SLOW": "lots"}))
+    assert line == "MODWSGI_TEL_MAX_SLOW 'lots': a whole number from 1 to 1000000"
 
 
 def test_options_come_from_everywhere_and_the_nearest_counts(serve, tmp_path):
@@ -666,7 +667,8 @@ def test_a_killed_process_vanishes_with_its_request_a_stopped_one_falls_silent_a
         found = wait_until(settled, DEADLINE_S, lambda: json.dumps(rows())[:3000])
         assert [found[each.pid]["alive"] for each in (killed, stopped, liar)] == [False, True, None]
         assert 3.0 <= found[stopped.pid]["silent_s"] < 60
-        lives = {request["entry"]["sender_pid"]: request["entry"]["life"] for request in collector.json("/api/slow")["slow_requests"]}
+        entries = [request["entry"] for request in collector.json("/api/slow")["slow_requests"]]
+        lives = {entry["sender_pid"]: entry["life"] for entry in entries}
         assert lives == {killed.pid: "lost", stopped.pid: "active", liar.pid: "active"}
         totals = collector.json("/api/summary")["totals"]
         assert (totals["lives"]["vanished"], totals["slow"]["lost"]) == (1, 1)

@@ -120,7 +120,7 @@ def test_encoding_an_unknown_type_fails():
     ("header", b""),
     ("header", b"WSGI"),
     ("header", header()[:23]),
-    ("magic", header(magic=b"XXXX")),
+    ("magic", header(magic=b"IGSW")),
     ("magic", header(magic=b"wsgi") + u64(20, 1)),
     ("version", header(version=0)),
     ("version", header(version=2)),

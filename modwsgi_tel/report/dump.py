@@ -4,12 +4,11 @@ import io
 import os
 import re
 import stat
-import sys
 import time
 
-from modwsgi_tel.errors import Nonsense, TelError, Unwritable, UsageError
+from modwsgi_tel.errors import Nonsense, TelError, UsageError
 from modwsgi_tel.options import token_in
-from modwsgi_tel.printable import printable, printable_json
+from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.client import summary
 from modwsgi_tel.report.text import duration, number, percent, size, table
 
@@ -38,13 +37,7 @@ def dump(values):
         raise Nonsense(f"{values.http_socket or values.url}: /api/summary is not as it should be ({error!r}): another "
                        "version?") from None
     if values.output is None:
-        try:
-            sys.stdout.write(shown)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise Unwritable(error) from None
+        show(shown)
         return 0
     path = time.strftime(values.output)
     write_whole(path, shown)

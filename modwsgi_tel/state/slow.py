@@ -161,7 +161,6 @@ class SlowTable:
         request = self._requests.get(key)
         if request is None:
             return None
-        process = request.process
         return Slow(key, self._life(request, now), request.process_id, request.pid, request.sender_pid,
                     request.group, request.first_wall, request.last_wall, request.ended_wall,
                     max(0.0, now - request.last_now), request.shape, request.datagram)
