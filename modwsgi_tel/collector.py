@@ -22,7 +22,7 @@ from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
 from modwsgi_tel.web import protocol
 from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
 from modwsgi_tel.web.routes import Site
-from modwsgi_tel.web.server import Server, Timeouts, describe, tcp_listener
+from modwsgi_tel.web.server import BACKLOG, Server, Timeouts, describe, tcp_listener
 
 PATH_CHECK_S = 10.0                     # without a datagram: a helper looks whether the socket's path is still ours
 
@@ -137,7 +137,7 @@ class Collector:
             self.port = listener.getsockname()[1]
         if values.http_socket:
             self.http_unix = BoundPath(values.http_socket, values.http_socket_mode, type_=socket.SOCK_STREAM)
-            self.http_unix.socket.listen(128)
+            self.http_unix.socket.listen(BACKLOG)
             self.listeners.append((self.http_unix.socket, guards[1]))
 
     # --- what happens -------------------------------------------------------------------
@@ -192,7 +192,9 @@ class Collector:
     def _reopen(self):
         if self.writer is not None and self.values.log_file:
             self.writer.send(REOPEN)
-        self.log.info("SIGHUP: log opened anew")
+            self.log.info("SIGHUP: log opened anew")
+        else:
+            self.log.info("SIGHUP: there is no --log-file to open anew")
 
     def _answer_failed(self, error):
         import traceback                # a megabyte that a day without a failure does not need
@@ -231,7 +233,10 @@ class Collector:
         self.log.info(f"modwsgi-tel {__version__} receives on unix:{self.path}")
         if self.port is not None:
             host = f"[{values.http_host}]" if ":" in values.http_host else values.http_host
-            self.log.info(f"serves http://{host}:{self.port}{values.root_path or ''}/")
+            line = f"serves http://{host}:{self.port}{values.root_path or ''}/"
+            self.log.info(line)
+            if values.http_port == 0 and (values.log_file or not self.log.shows("INFO")):
+                Log("INFO").info(line)  # who lets us pick a port must be told which
             if values.http_host not in LOOPBACK_NAMES and not values.http_host.startswith("127.") and not values.token_file:
                 self.log.warning(f"whoever reaches {values.http_host} can read everything here: bind 127.0.0.1, or give "
                                  "--token-file")

@@ -13,6 +13,7 @@ from modwsgi_tel.net.datagram import unix_path
 from modwsgi_tel.net.helper import become_helper
 from modwsgi_tel.net.replay import describe, replay, simulate_to
 from modwsgi_tel.options import PROGRAM, URL, read
+from modwsgi_tel.web.guard import WILDCARDS
 
 
 def _say(line):
@@ -98,7 +99,9 @@ def _until(items, parent):
 
 
 def _next_steps(values, collector):
-    where = f"http://127.0.0.1:{collector.port}" if collector.port is not None else None
+    host = "127.0.0.1" if values.http_host in WILDCARDS else values.http_host
+    host = f"[{host}]" if ":" in host else host
+    where = f"http://{host}:{collector.port}" if collector.port is not None else None
     program = sys.argv[0] if not sys.argv[0].endswith("__main__.py") else "python3 -m modwsgi_tel"
     lines = ["", f"A collector runs, fed by {values.processes} simulated processes (profile {values.profile}).", "Try next, in "
              "another terminal:", ""]

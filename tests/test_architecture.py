@@ -26,7 +26,7 @@ ARROWS = {
     # these join the rooms
     "collector": ("errors", "bounded", "wire", "state", "proc", "net", "web", "options"),
     "tap": ("errors", "printable", "wire", "state", "net"),
-    "demo": ("errors", "net", "options", "simulate", "collector"),
+    "demo": ("errors", "net", "web.guard", "options", "simulate", "collector"),
     "docgen": ("errors", "options", "wire", "web"),
     "cli": ("errors", "printable", "options", "collector", "demo", "report", "tap"),
     "__main__": ("cli",),

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from modwsgi_tel.errors import Nonsense, TelError, UsageError
+from modwsgi_tel.errors import Nonsense, TelError
 from modwsgi_tel.net.replay import Target, describe, paced, replay, simulate_to
 from modwsgi_tel.wire import blocks
 

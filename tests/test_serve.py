@@ -696,3 +696,22 @@ def test_a_collector_that_was_stopped_itself_says_so_and_nobody_is_silent_for_it
     assert found["processes"][0]["life"] == "running" and found["collector"]["stalls"] >= 1
     assert found["collector"]["longest_gap_s"] > 2         # what it would have waited anyway is not counted
     assert re.search(r"WARNING the collector itself stood still for \d\.\d s", collector.said())
+
+
+@pytest.mark.parametrize("quiet", ["--log-level=ERROR", "--log-file"])
+def test_a_port_that_was_picked_is_told_however_quiet_the_log_is(folder, quiet, tmp_path):
+    more = [quiet] if "=" in quiet else [quiet, str(tmp_path / "log")]
+    process = subprocess.Popen([*CHECKOUT, "serve", "--listen", f"unix:{folder}/t", "--http-port", "0", *more], cwd=ROOT,
+                               env=clean_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        line = process.stderr.readline().decode()
+        port = int(line.rpartition("http://127.0.0.1:")[2].strip().rstrip("/"))
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(DEADLINE_S), process.stderr.read()) == (0, b"")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

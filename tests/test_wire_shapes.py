@@ -3,7 +3,6 @@
     WIRE_FUZZ_SEED=17 WIRE_FUZZ_ROUNDS=100000 python -m pytest tests/test_wire_shapes.py
 """
 import json
-import os
 import random
 import struct
 

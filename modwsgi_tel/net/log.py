@@ -47,6 +47,9 @@ class Log:
         except (OSError, ValueError):
             self.lost += 1              # stderr is closed, or its reader has gone
 
+    def shows(self, level):
+        return LEVELS[level] >= self._level
+
     def debug(self, line):
         self("DEBUG", line)
 

@@ -20,6 +20,7 @@ Timeouts.__doc__ = """Seconds: for a request to arrive whole, for a kept connect
 _RECEIVE = 65536
 _LINGER_S = 2.0                         # after an error: reading on, so that the answer is not lost to a reset
 _LINGER_BYTES = 4 << 20
+BACKLOG = 1024                          # one that comes while it is full tries again after a second only
 _ACCEPTS = 16                           # new connections in one turn
 
 
@@ -309,7 +310,7 @@ def tcp_listener(host, port):
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(1024)           # one that comes while it is full tries again after a second only
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()
