@@ -78,7 +78,7 @@ class Process:
         self.interval = INTERVAL_S
         self.first_now = self.last_now = now
         self.first_wall = self.last_wall = wall
-        self.tick = None                    # the newest request_metrics: (now, shape, datagram, number)
+        self.tick = None                    # the newest request_metrics: (now, shape, datagram, whether it fits the lanes)
         self.ticks = 0
         self.life = STARTED
         self.life_wall = wall
@@ -163,7 +163,8 @@ class Process:
             windows.open.ended = now
         else:
             self.odd += 1
-        self.tick = (now, shape, datagram, number) if len(datagram) <= NEWEST_BYTES else None
+        # not the integer itself: it would hold three kilobytes of each process, and is quickly made again
+        self.tick = (now, shape, datagram, number is not None) if len(datagram) <= NEWEST_BYTES else None
         self.ticks += 1
         self.chain.append(wall, now, self.who.sender_pid, datagram)
 

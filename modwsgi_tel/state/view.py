@@ -150,11 +150,11 @@ def _fresh_tick(process, now):
     """A Slot of the newest tick, or None when that is too old or there is none."""
     if process.tick is None or process.ended:
         return None
-    at, shape, datagram, number = process.tick
+    at, shape, datagram, fits = process.tick
     if now - at > max(3.0, FRESH_INTERVALS * process.interval):
         return None
     slot = Slot(0)
-    return slot if slot.tick(shape, datagram, number) else None
+    return slot if slot.tick(shape, datagram, int.from_bytes(datagram, "little") if fits else None) else None
 
 
 def _ratio(part, whole):
