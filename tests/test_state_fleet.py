@@ -2,8 +2,8 @@
 import pytest
 
 from builders import WALL, Worker, a_fleet, a_sender, an_answer, fold
+from modwsgi_tel.net.datagram import _NOBODY as NOBODY
 from modwsgi_tel.state import view
-from modwsgi_tel.state.fleet import NOBODY
 
 GONE = an_answer(alive=False)
 UNKNOWN = an_answer()._replace(alive=None, start=None, nspids=(), age_s=None)

@@ -22,11 +22,10 @@ from modwsgi_tel.state.slow import SlowTable
 from modwsgi_tel.state.window import COUNTERS, SLOW_COMPLETED, SUMS, GroupWindows
 from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
                                      PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
-from modwsgi_tel.wire.shapes import HEADER, Shapes
+from modwsgi_tel.wire.shapes import Shapes
 
 _header = struct.Struct("<5xBHIId").unpack_from     # kind, flags, pid, seq, stamp of a checked datagram
 CREDENTIALS = struct.Struct("<iII")     # struct ucred: pid, uid, gid
-NOBODY = CREDENTIALS.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)    # a sender of which the kernel said nothing
 
 Limits = namedtuple("Limits", "processes slow samples interpreters groups events keep_bytes plain_bytes slow_bytes slow_s gc_s ended_s silent_s")
 Limits.__doc__ = """The bounds: numbers of processes, slow requests, samples per process, interpreters per process, groups and
@@ -160,7 +159,7 @@ class Fleet:
         if kind == SLOW_REQUEST:
             self.slow.take(key, who, None, shape, datagram, now, wall)
         elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
-            self._event(kind_name(kind), pid, HEADER.unpack_from(datagram)[6], wall, shape.fields(datagram), who)
+            self._event(kind_name(kind), pid, _header(datagram)[4], wall, shape.fields(datagram), who)
 
     def _add(self, key, pid, sender, now, wall):
         self._now = now

@@ -15,7 +15,6 @@ from modwsgi_tel.wire.shapes import TextMemo, finite
 
 JSON = "application/json; charset=utf-8"
 Route = namedtuple("Route", "method path handler parameters help")
-_GET = ("GET", "HEAD")
 
 
 class Site:
