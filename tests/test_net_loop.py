@@ -144,6 +144,22 @@ def with_passing_time(loop, clock):
         loop_module.select = original
 
 
+def test_between_two_runs_of_a_timer_that_sets_itself_anew_descriptors_are_served(pairs):
+    loop, order = Loop(Clock()), []
+    (readable,) = pairs(1)
+    loop.readers[readable.fileno()] = lambda: order.append("read")
+
+    def again():
+        order.append("timer")
+        if order.count("timer") == 3:
+            loop.stop()
+        loop.after(0.0, again)
+
+    loop.after(0.0, again)
+    loop.run()
+    assert order == ["read", "timer"] * 3
+
+
 def test_a_periodic_timer_that_is_late_runs_once_and_not_once_for_each_time_it_missed():
     clock, happened = Clock(), []
     loop = Loop(clock)

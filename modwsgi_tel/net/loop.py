@@ -122,7 +122,9 @@ class Loop:
                 if callback is not None:
                     callback()
                     more = self.look() or more
-            while timers and timers[0][0] <= self._looked:
+            # one that a callback sets now waits for the next turn: descriptors come in between
+            until, newest = self._looked, self._count
+            while timers and timers[0][0] <= until and timers[0][1] <= newest:
                 due, _, every, slack_s, callback = heapq.heappop(timers)
                 if every is not None:
                     # one that is late by more than its period has missed turns: they are not made up for
