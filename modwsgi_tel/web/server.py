@@ -17,6 +17,7 @@ from modwsgi_tel.web.protocol import Limits, Parser, error_response, keeps, piec
 Timeouts = namedtuple("Timeouts", "request idle write", defaults=(10.0, 30.0, 30.0))
 Timeouts.__doc__ = """Seconds: for a request to arrive whole, for a kept connection without one, for a reader to take a piece."""
 
+TURN_S = 0.0005                         # of work on one answer, before others have a turn
 _RECEIVE = 65536
 _LINGER_S = 2.0                         # after an error: reading on, so that the answer is not lost to a reset
 _LINGER_BYTES = 4 << 20
@@ -131,6 +132,7 @@ class Connection:
         self._pieces = None                     # the generator of the answer under way
         self._out = None                        # a memoryview of what of a piece is not yet sent
         self._keep = True
+        self._writing = False
         self._eof = False
         self._linger = None                     # until when bytes are still read and thrown away
         self._thrown = 0
@@ -227,30 +229,45 @@ class Connection:
         self._writable()
 
     def _writable(self):
+        """Make pieces and send them, as many as a turn has time for.  An answer that follows waits for its own turn."""
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            clock, look = self.server.loop.clock, self.server.loop.look
+            until = clock() + TURN_S
+            while self._write_piece() and clock() < until:
+                look()                  # cheaper than a whole turn, and as good for who sends
+        finally:
+            self._writing = False
+
+    def _write_piece(self):
+        """Make a piece or send what is left of one; False when that was all for now."""
         if self._out is None:
             try:
                 piece = next(self._pieces)
             except StopIteration:
                 self._answered()
-                return
+                return False
             except Exception as error:
                 self.server.failed(error)
                 self.close()                    # without the end of the chunks: the client sees that it is cut
-                return
+                return False
             if not piece:
                 self.since = self.server.loop.clock()
-                return
+                return True
             self._out = memoryview(piece)
         try:
             sent = self.socket.send(self._out)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self.close()
-            return
+            return False
         if sent:
             self.since = self.server.loop.clock()
         self._out = self._out[sent:] if sent < len(self._out) else None
+        return self._out is None
 
     def _answered(self):
         self.server.loop.writers.pop(self.fd, None)

@@ -5,6 +5,7 @@ bucket 0 starts at 0; octave k (0 to 15) covers 2^k ms to 2^(k+1) ms in 4 equal 
 65th counts everything above 65.536 s.
 """
 import math
+from bisect import bisect_left
 from itertools import accumulate
 from operator import add
 
@@ -45,7 +46,9 @@ def percentiles(counts, shares=(0.50, 0.95, 0.99), longest_s=None):
     out, at = [], 0
     for share in shares:
         rank = share * total
-        at = next(i for i in range(at, len(sums)) if sums[i] >= rank and counts[i])
+        at = bisect_left(sums, rank, at)
+        while not counts[at]:           # of a share of 0
+            at += 1
         if at >= len(UPPER_S):
             value = longest_s if longest_s is not None and longest_s > OVERFLOW_S else OVERFLOW_S
         else:
