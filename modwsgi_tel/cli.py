@@ -75,6 +75,8 @@ def _imported(command):
         from modwsgi_tel.collector import serve as work
     elif command == "demo":
         from modwsgi_tel.demo import demo as work
+    elif command == "top":
+        from modwsgi_tel.top import top as work
     elif command == "dump":
         from modwsgi_tel.report.dump import dump as work
     elif command == "tap":

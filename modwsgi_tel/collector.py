@@ -24,6 +24,7 @@ from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
 from modwsgi_tel.web.routes import Site
 from modwsgi_tel.web.server import BACKLOG, Server, Timeouts, describe, tcp_listener
 
+LOOK_S = 5                              # between two looks at what is wrong, when nobody asks
 PATH_CHECK_S = 10.0                     # without a datagram: a helper looks whether the socket's path is still ours
 
 
@@ -38,7 +39,7 @@ def plan(values):
     """What serve needs, checked as far as it can be without changing anything: (path, group, guards)."""
     path = unix_path(values.listen)
     group = group_id(values.socket_group) if values.socket_group else None
-    if values.no_http_port and not values.http_socket:
+    if values.no_http_port and not values.http_socket and values.command != "top":
         raise UsageError("--no-http-port: then --http-socket PATH is needed")
     token = token_in(values.token_file)
     hosts = hosts_for(values.http_host, values.allow_host, socket.gethostname())
@@ -82,10 +83,16 @@ def _http_error(values, error):
 
 
 class Collector:
-    """Everything bound and joined; `run` until a signal, then `close`.  Raises TelError from the constructor."""
+    """Everything bound and joined; `run` until a signal, then `close`.  Raises TelError from the constructor.
 
-    def __init__(self, values):
+    `console`: for `top --listen`, a Ring for its log lines: the terminal is the console's, and HTTP is
+    served only where it was asked for.
+    """
+
+    def __init__(self, values, console=None):
         self.values = values
+        if values.command == "top":
+            values["no_http_port"] = not (values.meant("http_port") or values.meant("http_host"))
         self.path, group, guards = plan(values)
         self.writer = self.telemetry = self.http_unix = None
         self.listeners = []
@@ -97,7 +104,7 @@ class Collector:
         try:
             if values.record or values.log_file:
                 self.writer = Writer(values.record, values.record_size, values.log_file)
-            self.log = Log(values.log_level, self.writer if values.log_file else None)
+            self.log = Log(values.log_level, _Lines(console) if console is not None else self.writer if values.log_file else None)
             # HTTP first: when its port is taken, the telemetry socket is left as it was
             self._bind_http(guards)
             self.telemetry = BoundPath(self.path, values.socket_mode, group)
@@ -110,6 +117,7 @@ class Collector:
         self.helper = Helper(self.loop)
         self.recorder = Recorder(self.writer) if values.record else None
         self.site = Site(self.fleet, guards[0], lambda: (time.monotonic(), time.time()), self.own, self.health)
+        self._looks = 0                 # seconds since the findings' last look
         self.server = Server(
             self.loop, self.site.answer, values.max_connections,
             protocol.Limits(values.max_request_line, values.max_headers, values.max_header_count, values.max_body),
@@ -158,6 +166,10 @@ class Collector:
         now, wall = time.monotonic(), time.time()
         self.fleet.expire(now, wall)
         self.server.sweep()
+        self._looks += 1
+        if self._looks >= LOOK_S:
+            self._looks = 0
+            self.site.look()            # so that findings know since when
         if self.recorder is not None:
             self.recorder.flush()
         if self.fleet.decode_errors:
@@ -278,6 +290,16 @@ class Collector:
             for _ in range(8):
                 if not receiver.drain():
                     break
+
+
+class _Lines:
+    """What a Log writes to when its lines are for a console."""
+
+    def __init__(self, ring):
+        self._ring = ring
+
+    def send(self, kind, data):
+        self._ring.append(data.decode("utf-8", "replace").rstrip("\n"))
 
 
 def _look(wanted):

@@ -106,11 +106,12 @@ def _next_steps(values, collector):
     lines = ["", f"A collector runs, fed by {values.processes} simulated processes (profile {values.profile}).", "Try next, in "
              "another terminal:", ""]
     if where:
-        lines += [f"  curl {where}/", f"  curl {where}/api/summary | python3 -m json.tool | less",
+        lines += [f"  {program} top" + ("" if where == URL else f" --url {where}"), f"  curl {where}/", f"  curl {where}/api/summary | python3 -m json.tool | less",
                   f"  curl '{where}/api/slow?life=active'",
                   f"  {program} dump" + ("" if where == URL else f" --url {where}")]
     if values.http_socket:
-        lines += [f"  curl --unix-socket {values.http_socket} http://localhost/",
+        lines += [f"  {program} top --http-socket {values.http_socket}",
+                  f"  curl --unix-socket {values.http_socket} http://localhost/",
                   f"  {program} dump --http-socket {values.http_socket}"]
     lines += [f"  {program} simulate --target unix:{collector.path} --profile gil", "", "Ctrl-C ends it.", ""]
     sys.stderr.write("\n".join(lines) + "\n")

@@ -11,7 +11,10 @@ import re
 import sys
 
 from modwsgi_tel import __version__
+from modwsgi_tel.console.keys import KEYS
+from modwsgi_tel.console.views import PANES
 from modwsgi_tel.errors import TelError
+from modwsgi_tel.findings import RULES
 from modwsgi_tel.options import (COMMANDS, EXIT_STATUS, OPTIONS, PROGRAM, SOCKET, described, label,
                                  options_of, wrapped)
 from modwsgi_tel.web.routes import ROUTES
@@ -20,6 +23,7 @@ from modwsgi_tel.wire.fields import FIELDS, KINDS, PRIVATE_KINDS, TYPE_NAMES
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATE = "November 21, 2026"              # of the last change to the words here
 README = "README.md"
+_PUNCTUATION = ("[", "]", "(", ")", ".", ",", ":", ";", "?", "!", "|")
 _MARK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
 # --- what no table has ----------------------------------------------------------------------
@@ -31,7 +35,16 @@ PARAMETERS = (
     ("samples", "at most so many samples of each process, the newest"),
     ("life", "slow requests in these lives, separated by commas: active, stale, completed, lost"),
     ("phase", "the phase of the request: request, where none is given"),
-    ("window", "now, 1m or 10m: 1m, where none is given"),
+    ("window", "now, 1m or 10m; without it 1m, or all three where the answer has room for them"),
+    ("parts", "of the summary only these, separated by commas: collector, totals, groups, processes, findings"),
+    ("sort", "a column to sort by; one that is not known is refused with those that are"),
+    ("order", "asc, or desc for the largest first; what has no value comes last in both"),
+    ("limit", "at most so many rows, or events, the newest"),
+    ("offset", "rows from this one on, counted from 0, of those that match; matched says how many do"),
+    ("search", "only rows in which this text is found, in whatever case"),
+    ("id", "the one with this number, which this collector has given it"),
+    ("process", "the process with this id, as /api/processes has it"),
+    ("interpreter", "the name of a sub-interpreter; without it the main one"),
 )
 
 SIGNALS = (
@@ -48,9 +61,27 @@ FILES = (
 VARIABLES = (
     ("MODWSGI_TEL_NAME", "the option --name of whatever command runs, its dashes as underscores: MODWSGI_TEL_HTTP_PORT for "
      "--http-port.  An option without a value is yes or no; one that may be repeated has its values separated by commas"),
+    ("MOD_WSGI_TELEMETRY_URL", "the running collector, where neither --url nor MODWSGI_TEL_URL names it; ws://HOST:PORT/ws is "
+     "understood"),
+    ("NO_COLOR", "not empty: top shows no colours"),
+    ("LC_ALL, LC_CTYPE, LANG", "the first that is set says whether the terminal of top shows UTF-8; where it does not, top draws "
+     "with ASCII"),
     ("TMPDIR", "where demo makes the folder for its socket"),
     ("TZ", "the time zone of names made by --output, of the log and of tables"),
 )
+
+VIEW_HELP = {
+    "overview": "Throughput, threads busy, response time, errors, CPU and memory as lines over the window; what is wrong, since when "
+                "and what to do; the mean request by its phases; the process groups.",
+    "processes": "All processes as a table; Enter opens one: its slots, its slow requests, GC, history, events and losses.",
+    "workers": "The slots of each process, a letter each: what runs a request and for how long.  The cursor moves over those that "
+               "do; below is what is known of the request.",
+    "latency": "The histogram of one phase with its median, p95, p99 and longest.  For gil_wait also how the waits end.",
+    "slow": "Slow requests, those that run first; Enter opens one with all its fields and its phases as a bar.",
+    "gc": "The garbage collector of each interpreter; Enter opens its pauses, by time, length and generation.",
+    "lifecycle": "Processes as bars over time with how they ended, and the log of starts and stops.",
+    "collector": "The collector itself: what it received, lost, refused and let go, its memory and CPU, and whether it ever stood still.",
+}
 
 KIND_HELP = {
     "process_metrics": "Reserved.", "server_metrics": "Reserved.",
@@ -80,8 +111,9 @@ def escaped(words):
 
 def literal(words):
     """A command or a path: its hyphens stay what a shell understands."""
-    words = words.replace("\\", "\\e").replace("-", "\\-")
-    return "\\&" + words if words[:1] in (".", "'") else words
+    shown = words.replace("\\", "\\e").replace("-", "\\-")
+    # a line that begins so is a macro's; a lone bracket or stop is punctuation to mdoc
+    return "\\&" + shown if words[:1] in (".", "'") or words in _PUNCTUATION else shown
 
 
 def prose(words):
@@ -208,6 +240,12 @@ def program_page():
         *prose("With --token-file every request needs the header Authorization: Bearer TOKEN; a browser gives the token once "
                "at /login and gets a cookie."),
         *prose("Behind a proxy that shows it under a path, give --root-path, or let the proxy send X-Forwarded-Prefix."),
+        ".Sh CONSOLE", *_console(),
+        ".Sh FINDINGS",
+        *prose("What is wrong, in words: the first line of the console, and findings in the summary.  Each has the id of its rule, "
+               "a severity, since when, a text, an advice and the figures that the text rests on.  The rules look at the last "
+               "minute of each process group."),
+        *tagged([(f"Li {literal(rule.id)} No ({rule.severity})", [*prose(rule.help), *prose(rule.advice)]) for rule in RULES]),
         ".Sh SIGNALS", *tagged([(_tag(name), prose(what)) for name, what in SIGNALS]),
         ".Sh ENVIRONMENT", *tagged([(f"Ev {name}", prose(what)) for name, what in VARIABLES]),
         ".Sh FILES", *tagged([(f"Pa {literal(name)}", prose(what)) for name, what in FILES]),
@@ -227,6 +265,16 @@ def program_page():
         *prose("Whoever may write to the telemetry socket may tell of processes that do not exist; the kernel's credentials say "
                "who it was, and the bounds hold for all that one user sends.")]
     return page("MODWSGI-TEL", 1, PROGRAM, "receive mod_wsgi's telemetry, keep it and serve it", body)
+
+
+def _console():
+    """The keys and views of top."""
+    return [
+        *prose("The first line says what is wrong, by the rules under FINDINGS, the second has the totals, the third the views; the "
+               "last one has the keys of the view."),
+        *tagged([(" , ".join(f"Li {key}" for key in pane.keys), [f".Em {pane.title} .", *prose(VIEW_HELP[pane.name])]) for pane in PANES]),
+        ".Pp", "In all views:",
+        *tagged([(_tag(key.shown), prose(sentence(key.help))) for key in KEYS if key.shown])]
 
 
 def _broken(command, width=66):

@@ -99,14 +99,16 @@ def speed(value):
 
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector")
 PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
 
 # --- the tables -----------------------------------------------------------------------------
 
-_SERVE = ("serve", "demo")
-_CLIENT = ("dump",)
-_BINDS = ("serve", "dump")
+_SERVE = ("serve", "demo", "top")
+_CLIENT = ("dump", "top")
+_BINDS = ("serve", "dump", "top")
 _FLEET = ("simulate", "demo")
+ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL"}         # variables of the existing collector's tools
 
 OPTIONS = (
     Option("listen", text, SOCKET, "unix:PATH", _BINDS, "Telemetry socket",
@@ -117,13 +119,13 @@ OPTIONS = (
 
     Option("http-host", text, "127.0.0.1", "ADDRESS", _SERVE, "HTTP", "address to serve on"),
     Option("http-port", whole(0, 65535), "8888", "PORT", _SERVE, "HTTP", "port to serve on; 0 picks a free one and says which"),
-    Option("http-socket", text, "", "PATH", _SERVE, "HTTP",
+    Option("http-socket", text, "", "PATH", ("serve", "demo"), "HTTP",
            "serve on this unix socket too (curl --unix-socket PATH http://localhost/)"),
     Option("http-socket-mode", mode, "0660", "MODE", _SERVE, "HTTP", "its file mode"),
-    Option("no-http-port", FLAG, "", "", _SERVE, "HTTP", "serve on --http-socket alone"),
+    Option("no-http-port", FLAG, "", "", ("serve", "demo"), "HTTP", "serve on --http-socket alone"),
     Option("root-path", text, "", "/PREFIX", _SERVE, "HTTP", "path under which a proxy shows it"),
     Option("allow-host", MANY, "", "NAME", _SERVE, "HTTP", "another host name or address that requests may be for"),
-    Option("token-file", text, "", "FILE", _SERVE, "HTTP", "ask for the token in this file on everything"),
+    Option("token-file", text, "", "FILE", ("serve", "demo"), "HTTP", "ask for the token in this file on everything"),
 
     Option("max-processes", whole(1, 100000), "2000", "N", _SERVE, "Limits", "processes known at once"),
     Option("max-slow", whole(1, 1000000), "16384", "N", _SERVE, "Limits", "slow requests kept"),
@@ -153,14 +155,32 @@ OPTIONS = (
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", _SERVE, "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "dump", "simulate", "replay", "demo"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
     Option("url", text, URL, "URL", _CLIENT, "Collector", "the running collector"),
-    Option("http-socket", text, "", "PATH", _CLIENT, "Collector", "the running collector's unix socket, instead of --url"),
-    Option("token-file", text, "", "FILE", _CLIENT, "Collector", "the token that it asks for"),
+    Option("http-socket", text, "", "PATH", ("dump",), "Collector", "the running collector's unix socket, instead of --url"),
+    Option("token-file", text, "", "FILE", ("dump",), "Collector", "the token that it asks for"),
+    Option("http-socket", text, "", "PATH", ("top",), "Collector", "the running collector's unix socket, instead of --url; with "
+           "--listen: serve on it"),
+    Option("token-file", text, "", "FILE", ("top",), "Collector", "the token that it asks for; with --listen: ask for it"),
     Option("timeout", seconds(0.1), "10s", "TIME", _CLIENT, "Collector", "for its whole answer"),
+
+    Option("view", one_of(*VIEWS), "", "NAME", ("top",), "Console", ", ".join(VIEWS) + " (default overview, with --once "
+           "processes)"),
+    Option("group", text, "", "NAME", ("top",), "Console", "only this process group"),
+    Option("window", one_of("now", "1m", "10m"), "1m", "NAME", ("top",), "Console", "now, 1m or 10m"),
+    Option("refresh", seconds(0.1), "1", "TIME", ("top",), "Console", "between two looks"),
+    Option("no-color", FLAG, "", "", ("top",), "Console", "no colours; so does NO_COLOR in the environment"),
+    Option("ascii", FLAG, "", "", ("top",), "Console", "draw with ASCII alone, as without a UTF-8 locale"),
+    Option("once", FLAG, "", "", ("top",), "Console", "print what there is, once, to stdout; exit status 2 without an answer"),
+    Option("once-timeout", seconds(0.1), "5", "TIME", ("top",), "Console", "of --once"),
+    Option("plain", FLAG, "", "", ("top",), "Console", "print a screenful every --refresh, for logs and simple terminals"),
+
+    Option("replay", MANY, "", "FILE", ("top",), "Recording", "watch this recording instead, as serve --record writes it; "
+           "again for its older half"),
+    Option("at", text, "", "TIME", ("top",), "Recording", "begin there, as 03:12, '2026-11-20 03:12:30' or +90s"),
     Option("format", one_of("text", "json", "jsonl", "csv"), "text", "FORMAT", ("dump",), "Output", "text, json, jsonl or csv"),
     Option("output", text, "", "FILE", ("dump",), "Output",
            "write there, whole or not at all; the name may hold strftime's %Y%m%d-%H%M%S"),
@@ -174,6 +194,7 @@ OPTIONS = (
     Option("groups", whole(1, 1000), "", "N", _FLEET, "Fleet", "process groups that they are spread over (default 2, or 1 of one process)"),
     Option("interval", seconds(0.5), "1.0", "TIME", _FLEET, "Fleet", "between two ticks of a process"),
     Option("seed", text, "1", "SEED", _FLEET, "Fleet", "the same seed gives the same fleet"),
+    Option("speed", speed, "1", "N", ("top",), "Recording", "times real time"),
     Option("speed", speed, "1", "N|max", ("simulate", "replay"), "Pace", "times real time, or as fast as they are taken"),
     Option("duration", seconds(0.01), "", "TIME", ("simulate", "demo", "dump"), "Pace", "end after so long"),
 )
@@ -187,6 +208,16 @@ COMMANDS = (
               "receive from Apache's user"),
              ("serve --http-port 0 --http-socket /run/modwsgi-tel/http.sock", "a free port, and a unix socket"),
              ("serve --config /etc/modwsgi-tel.ini --check-config", "what that would do"))),
+    Command("top", "the console: what is wrong, live in a terminal", "",
+            "Watches a running collector; or is one itself (--listen), which leaves nothing behind when it ends; or shows a "
+            "recording (--replay).  The first line says what is wrong, in words.  ? lists the keys.  The existing collector, "
+            "mod_wsgi-telemetry, can be watched too.",
+            (("top", "the collector on this machine"),
+             ("top --http-socket /run/modwsgi-tel/http.sock", "through its unix socket"),
+             ("top --listen unix:/run/modwsgi-tel.sock --socket-group www-data", "collector and console in one: nothing else "
+              "has to run"),
+             ("top --replay last-night.cap --at 03:12", "what happened then; space pauses, left and right seek"),
+             ("top --once --view slow", "the slow requests, once, for a script or a mail"))),
     Command("dump", "one snapshot of the running collector, for cron; or every datagram", "",
             "Without --listen: asks the running collector once and prints what it says; silent on success with "
             "--output, one line on stderr otherwise.  With --listen (its variable, which serve has too, does not count): "
@@ -229,8 +260,9 @@ def variable(option):
 class Values(dict):
     """The values of a command's options by attribute (`values.http_port`); `given` names where each came from."""
 
-    def __init__(self):
+    def __init__(self, command=""):
         super().__init__()
+        self.command = command
         self.given = {}
         self.arguments = []
 
@@ -242,13 +274,13 @@ class Values(dict):
 
     def meant(self, name):
         """Whether an option was given for this very command: variables are shared with others."""
-        return self.given[name] != "default" and not self.given[name].startswith("MODWSGI_TEL_")
+        return self.given[name] != "default" and not self.given[name].startswith(("MODWSGI_TEL_", "MOD_WSGI_TELEMETRY_"))
 
     def refuse(self, names, why):
         """UsageError when one of these was given."""
         for name in names:
             if self.meant(name):
-                raise UsageError(f"{self.given[name]}: {why}; see {PROGRAM} dump --help")
+                raise UsageError(f"{self.given[name]}: {why}; see {PROGRAM} {self.command} --help")
 
 
 def read(command, argv, environ=os.environ):
@@ -276,13 +308,15 @@ def read(command, argv, environ=os.environ):
     if BY_COMMAND[command].arguments:
         parser.add_argument("arguments", nargs="*")
     parsed = vars(parser.parse_args(argv))
-    values = Values()
+    values = Values(command)
     values.arguments = parsed.get("arguments", [])
     config = parsed.get("config") or environ.get("MODWSGI_TEL_CONFIG")
     file_values = _config(config, command, known) if config else {}
     for option in known:
         key = option.name.replace("-", "_")
+        alias = ALIASES.get(option.name)
         for source, value in ((f"--{option.name}", parsed.get(key)), (variable(option), environ.get(variable(option)) or None),
+                              (alias, environ.get(alias) or None if alias else None),
                               (f"{config}: {option.name}", file_values.get(option.name)), ("default", option.default)):
             if value is not None:
                 break
@@ -394,7 +428,9 @@ def command_help(command):
 
 
 def _sections(command):
-    return list(dict.fromkeys(option.section for option in options_of(command)))
+    found = list(dict.fromkeys(option.section for option in options_of(command)))
+    # what is a command's own comes before what it shares with serve
+    return sorted(found, key=lambda section: section not in ("Console", "Collector")) if "Console" in found else found
 
 
 def program_help():

@@ -13,22 +13,31 @@ PACKAGE = "modwsgi_tel"
 ARROWS = {
     "errors": (),
     "bounded": (),
+    "figures": (),
     "printable": ("errors",),
     "wire": ("errors", "bounded"),
     "state": ("errors", "bounded", "wire"),
+    "findings": ("errors", "bounded", "figures", "wire", "state"),
     "proc": ("errors",),
     "net": ("errors", "bounded", "printable", "wire.blocks"),
-    "web": ("errors", "bounded", "wire", "state"),
+    "web": ("errors", "bounded", "figures", "printable", "wire", "state", "findings"),
     "web.server": ("errors", "bounded", "net", "web"),
-    "report": ("errors", "bounded", "printable", "options", "wire", "state"),
+    "report": ("errors", "bounded", "figures", "printable", "options", "wire", "state"),
+    "console": ("errors", "bounded", "figures", "wire"),
     "simulate": ("errors", "wire"),
     "options": ("errors",),
+    "peer": ("errors", "bounded", "wire", "state"),
+    "player": ("errors", "bounded", "wire", "state", "options"),
     # these join the rooms
     "collector": ("errors", "bounded", "wire", "state", "proc", "net", "web", "options"),
     "tap": ("errors", "printable", "wire", "state", "net"),
     "demo": ("errors", "net", "web.guard", "options", "simulate", "collector"),
-    "docgen": ("errors", "options", "wire", "web"),
-    "cli": ("errors", "printable", "options", "collector", "demo", "report", "tap"),
+    "sources": ("errors", "findings", "peer", "player", "web"),
+    "remote": ("errors", "options", "report.client", "sources", "peer", "collector"),
+    "top": ("errors", "bounded", "console", "net.loop", "net.log", "options", "printable", "report.client", "remote", "sources", "player",
+            "collector"),
+    "docgen": ("errors", "options", "wire", "web", "console", "findings"),
+    "cli": ("errors", "printable", "options", "collector", "demo", "report", "tap", "top"),
     "__main__": ("cli",),
 }
 # Compiled in C or leaving Python's own: nothing else is installed where this runs.
@@ -108,9 +117,15 @@ def test_imports_point_left_only():
 
 def test_siblings_do_not_import_one_another():
     for one, other in (("web", "report"), ("report", "web"), ("state", "net"), ("net", "state"), ("wire", "net"), ("proc", "net"),
-                       ("state", "web"), ("wire", "state"), ("net", "web")):
+                       ("state", "web"), ("wire", "state"), ("net", "web"), ("console", "web"), ("console", "state"), ("console", "net"),
+                       ("console", "report"), ("web", "console"), ("report", "console")):
         assert [(name, target) for name, path in MODULES.items() if within(name, (one,)) for target in imports(path)[0]
                 if within(target, (other,))] == []
+
+
+def test_only_one_module_imports_curses():
+    assert [name for name, path in MODULES.items() if "curses" in {other.split(".")[0] for other in imports(path)[1]}] == [
+        "console.screen"]
 
 
 def test_only_the_standard_library_is_imported():
@@ -128,7 +143,7 @@ def test_protocol_and_state_touch_no_clock_no_socket_no_system(module):
 
 
 def test_one_call_alone_waits():
-    """Whoever else asks select() asks with a timeout of 0."""
+    """Whoever else asks select() asks with a timeout of 0; but for the screen, which on leaving waits a moment for its terminal."""
     waits = set()
     for name, path in MODULES.items():
         with open(path, encoding="utf-8") as handle:
@@ -136,7 +151,7 @@ def test_one_call_alone_waits():
                 if isinstance(node, ast.Call) and ast.dump(node.func) == ast.dump(ast.parse("select.select").body[0].value):
                     if len(node.args) < 4 or not isinstance(node.args[3], ast.Constant) or node.args[3].value != 0:
                         waits.add(name)
-    assert waits == {"net.loop"}
+    assert waits == {"net.loop", "console.screen"}
 
 
 def test_the_arrows_make_no_circle():

@@ -25,10 +25,12 @@ from running import Collector, ROOT, short_folder, wait_until
 CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
 DEADLINE_S = 20.0
 # path -> parameters that it knows
-ROUTES = {"/": (), "/api/summary": (), "/api/state": ("group", "pid", "since", "samples"),
-          "/api/processes": ("group", "pid", "since"), "/api/slow": ("group", "pid", "since", "life"),
-          "/api/lifecycle": ("group", "pid", "since"), "/api/histogram": ("phase", "group", "window"), "/healthz": (),
-          "/version": ()}
+TABLE = ("sort", "order", "offset", "limit", "search", "life")
+ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
+          "/api/processes": ("group", "pid", "since", *TABLE, "window"), "/api/workers": ("group", "pid", "offset", "limit"),
+          "/api/slow": ("group", "pid", "since", *TABLE, "id"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
+          "/api/series": ("window", "group", "process"), "/api/lifecycle": ("group", "pid", "since", "limit"),
+          "/api/histogram": ("phase", "group", "window"), "/healthz": (), "/version": ()}
 STREAMED = ("/api/summary", "/api/state", "/api/processes", "/api/slow", "/api/lifecycle")
 
 
@@ -240,7 +242,7 @@ def test_a_packed_answer_is_the_plain_one(full, path):
             for name in ("windows", "silent_s", "life", "life_since", "alive"):
                 row.pop(name, None)
         for row in answer.get("slow_requests", []):
-            for name in ("life", "unheard"):
+            for name in ("life", "unheard", "age_s"):
                 row["entry"].pop(name, None)
     assert one == two
 
@@ -304,11 +306,11 @@ def test_a_body_far_too_long_is_answered_and_the_answer_is_not_lost_to_a_reset(f
 
 
 def test_a_handler_that_fails_answers_500_and_the_collector_goes_on(serve):
-    collector = serve(program=patched("from modwsgi_tel.state import view\n"
-                                      "def summary_steps(*args): raise RuntimeError('sp\u00f6iled \\x1b[31m')\n"
-                                      "view.summary_steps = summary_steps"))
+    collector = serve(program=patched("from modwsgi_tel.web import routes\n"
+                                      "def _ask(*args): raise RuntimeError('sp\u00f6iled \\x1b[31m')\n"
+                                      "routes._ask = _ask"))
     with Client(collector) as client:
-        assert error_of(client.get("/api/summary")) == 500
+        assert error_of(client.get("/api/workers")) == 500
         assert client.get("/version")[0] == 200
     assert collector.json("/api/state")["collector"]["http"]["errors"] == 1
     said = [line for line in collector.said().splitlines() if " ERROR " in line]
@@ -749,7 +751,7 @@ def test_a_forwarded_prefix_is_in_the_links_when_it_is_a_plain_path(full):
     for wrong in ('"><script>', "//evil.example", "javascript:x", "/a/../b", "/a b"):
         assert links(full, "/", X_Forwarded_Prefix=wrong) == list(ROUTES)
     text = full.get("/", {"X-Forwarded-Prefix": "/a"})[2].decode()
-    assert "GET  /a/api/summary\n" in text and "POST /a/api/slow/clear\n" in text
+    assert "GET  /a/version\n" in text and "POST /a/api/slow/clear\n" in text
 
 
 def test_the_list_of_paths_names_all_for_curl_and_for_a_browser(full):

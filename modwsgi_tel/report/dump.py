@@ -7,10 +7,11 @@ import stat
 import time
 
 from modwsgi_tel.errors import Nonsense, TelError, UsageError
+from modwsgi_tel.figures import duration, number, percent, size
 from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.client import summary
-from modwsgi_tel.report.text import duration, number, percent, size, table
+from modwsgi_tel.report.text import table
 
 _LISTEN_ONLY = ("count", "duration", "socket_mode", "socket_group")
 _EXAMPLE = "dump-%Y%m%d-%H%M%S.json"

@@ -17,9 +17,11 @@ from modwsgi_tel.errors import WireError
 from modwsgi_tel.state.chain import Budget, Chain
 from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, RUNNING, STARTED,
                                        STOPPED, STOPPING, TEXT_LENGTH, VANISHED, Process, Trust, Who, makes_process)
+from modwsgi_tel.state.series import Series
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
-from modwsgi_tel.state.window import COUNTERS, SLOW_COMPLETED, SUMS, GroupWindows
+from modwsgi_tel.state.window import COUNTERS, SLOT_S, SLOW_COMPLETED, SUMS, GroupWindows
+from modwsgi_tel.wire.buckets import merge
 from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
                                      PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
 from modwsgi_tel.wire.shapes import Shapes
@@ -43,13 +45,14 @@ _VANISH_WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 class Group:
     """What outlives the processes of a (hostname, process_group): counters and windows."""
 
-    __slots__ = ("name", "counters", "windows", "lost", "started", "stopped", "vanished", "reasons", "processes",
+    __slots__ = ("name", "counters", "windows", "series", "lost", "started", "stopped", "vanished", "reasons", "processes",
                  "slow_lost", "present")
 
     def __init__(self, name):
         self.name = name
-        self.counters = [0] * len(SUMS)     # of processes that are forgotten
+        self.counters = [0] * len(SUMS)     # of all closed slots
         self.windows = GroupWindows()
+        self.series = Series()
         self.lost = 0                       # datagrams, of processes that are forgotten
         self.started = self.stopped = self.vanished = 0
         self.reasons = Counter()            # shutdown_reason -> processes; bounded by _count_reason
@@ -201,7 +204,10 @@ class Fleet:
         return group
 
     def _closed(self, process, slot):
-        self._group(process).windows.add(slot)
+        group = self._group(process)
+        group.counters = merge(group.counters, slot.sums)
+        group.windows.add(slot)
+        group.series.add(slot, process.rss())
 
     def _lifecycle(self, kind, process, pid, stamp, shape, datagram, now, wall):
         fields = shape.fields(datagram)
@@ -256,6 +262,9 @@ class Fleet:
                 self._unlink(process, now)
                 self.forgotten += 1
             elif process.silent_now is not None:
+                slot = process.windows.roll(int(now // SLOT_S))         # no tick will close it
+                if slot is not None:
+                    self._closed(process, slot)
                 for interpreter in process.interpreters.values():
                     interpreter.chain.expire(now, process.last_now)
         self.slow.expire(now)
@@ -282,7 +291,6 @@ class Fleet:
         if slot is not None:
             self._closed(process, slot)
         group = self._group(process)
-        group.counters = [a + b for a, b in zip(group.counters, process.windows.total)]
         group.lost += process.lost()
         group.present |= process.present
         self.interpreters_lost += process.interpreters_lost
@@ -419,9 +427,7 @@ class Fleet:
 
     def counters(self, group):
         """{name: count} of a group since the collector runs, of forgotten processes too."""
-        sums = group.counters[:]
-        for process in group.processes.values():
-            sums = [a + b + c for a, b, c in zip(sums, process.windows.total, process.windows.open.sums)]
+        sums = list(map(sum, zip(group.counters, *(process.windows.open.sums for process in group.processes.values()))))
         return {name: sums[place] for name, place in COUNTERS.items()}
 
 

@@ -37,6 +37,9 @@ Trust.__doc__ = """What /proc said of the sender: whether it was asked, the star
 could not be read) and the pids of the sender in its namespaces, outermost first."""
 
 _ids = itertools.count(1)
+# Processes of one server send the same fields: one set for all of them is quickly added up over a group.
+_PRESENT, _PRESENT_MOST = {}, 256
+_MEMORY = Wanted((40, 41))              # memory_rss, memory_max_rss
 _GC_EVENT = Wanted((321, 322))          # gc_event_duration, gc_event_generation
 _GC_SNAPSHOT = Wanted((317, 315))       # gc_dropped_events, gc_is_enabled
 _GC_NAME = Wanted((8, 317))             # interpreter_name, gc_dropped_events
@@ -129,7 +132,9 @@ class Process:
         self.parent_pid = fields.get("process_parent_pid", self.parent_pid)
         self.interval = _sane(fields.get("telemetry_interval"), self.interval)
         self.switch_interval = _sane(fields.get("switch_interval"), self.switch_interval)
-        self.present |= shape.ids
+        self.present = _PRESENT.setdefault(self.present | shape.ids, self.present | shape.ids)
+        if len(_PRESENT) > _PRESENT_MOST:
+            _PRESENT.clear()
         group = (self.texts["hostname"], self.texts["process_group"])
         changed = group != self.group
         self.group = group
@@ -253,6 +258,13 @@ class Process:
 
     def lost(self):
         return sum(sequence.lost for sequence in self.sources.values())
+
+    def rss(self):
+        """Bytes, as its newest tick says; 0 when it does not."""
+        return self.tick[1].read(_MEMORY, self.tick[2])[0] if self.tick is not None else 0
+
+    def lost_uncertain(self):
+        return sum(sequence.uncertain for sequence in self.sources.values())
 
     def discard(self):
         self.chain.discard()

@@ -15,13 +15,13 @@ _READ = Wanted(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_i
 ENTRY = tuple((field.name[5:] if field.name != "slow_record_state" else "state", field.name)
               for field in BY_NAME.values() if field.name.startswith("slow_") and field.kinds == (4,))
 
-Slow = namedtuple("Slow", "key life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram")
-Slow.__doc__ = """A frozen slow request: its life is active, stale (its process goes on, but no record has come for
+Slow = namedtuple("Slow", "key number life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram")
+Slow.__doc__ = """A frozen slow request: `number` tells it from all others; its life is active, stale (its process goes on, but no record has come for
 `unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record."""
 
 
 class _Request:
-    __slots__ = ("key", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
+    __slots__ = ("key", "number", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
                  "ended_wall", "ended_now", "shape", "datagram")
 
 
@@ -39,6 +39,7 @@ class SlowTable:
         self.bytes_limit = bytes_limit
         self.bytes = 0                  # of the newest records
         self.forgotten = 0
+        self.seen = 0                   # requests so far
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
         self._ended = OrderedDict()     # key -> None, in order of their end
         self._running = OrderedDict()   # key -> None, in order of their newest record
@@ -60,6 +61,7 @@ class SlowTable:
         request = self._requests.get(key)
         if request is None:
             request = _Request()
+            request.number = self.seen = self.seen + 1
             request.key, request.process, request.pid, request.sender_pid = key, process, who.pid, who.sender_pid
             request.group = process.group if process else ("", "")
             request.process_id = None
@@ -161,6 +163,6 @@ class SlowTable:
         request = self._requests.get(key)
         if request is None:
             return None
-        return Slow(key, self._life(request, now), request.process_id, request.pid, request.sender_pid,
+        return Slow(key, request.number, self._life(request, now), request.process_id, request.pid, request.sender_pid,
                     request.group, request.first_wall, request.last_wall, request.ended_wall,
                     max(0.0, now - request.last_now), request.shape, request.datagram)

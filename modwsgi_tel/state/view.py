@@ -25,9 +25,11 @@ from modwsgi_tel.wire.shapes import Wanted, finite
 
 VERSION = 1
 WINDOWS = ("now", "1m", "10m")
+PARTS = ("collector", "totals", "groups", "processes")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 FRESH_INTERVALS = 3                     # a newest tick older than that is not "now"
 BATCH = 32                              # processes between two turns of the loop
+ROWS_BATCH = 8                          # rows of processes: a tenth of a millisecond each
 
 INFINITE = float("inf")
 _THREADS = (("maximum", "request_threads_maximum"), ("started", "request_threads_started"),
@@ -43,32 +45,39 @@ def run(steps):
             return end.value
 
 
-def summary(fleet, now, wall, own=None):
+def summary(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
     """The summary as one dict; `own` is what the collector says of itself (see collector)."""
-    return run(summary_steps(fleet, now, wall, own))
+    return run(summary_steps(fleet, now, wall, own, windows, parts))
 
 
-def summary_steps(fleet, now, wall, own=None):
-    """As `summary`, but a generator that yields (nothing) between pieces of work of about a millisecond."""
-    groups, total = [], _Total()
-    rows = {}
-    for group in list(fleet.groups.values()):
+def summary_steps(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
+    """As `summary`, but a generator that yields (nothing) between pieces of work of about a millisecond.
+
+    `windows` and `parts`: only these of WINDOWS and PARTS, for a reader that comes back every second.
+    """
+    out = {"type": "summary", "version": VERSION, "time": wall}
+    if "collector" in parts:
+        out["collector"] = collector(fleet, own)
+    groups, total = [], _Total(windows)
+    for group in list(fleet.groups.values()) if "totals" in parts or "groups" in parts else ():
         members = list(group.processes.values())
-        merged = yield from _merged(group, members, now)
+        merged = yield from _merged(group, members, now, windows)
         counters = fleet.counters(group)
-        lost = group.lost + sum(process.lost() for process in members)
+        lost = group.lost + sum(process.lost() for process in group.processes.values())
         yield
         row = yield from _group(group, members, merged, counters, lost, total)
         groups.append(row)
-    for place, process in enumerate(fleet.processes()):
-        rows[process.id] = process_view(process, now, wall)
-        if place % BATCH == BATCH - 1:
-            yield
-    yield
-    unplaced = [process for process in fleet.processes() if process.identity is None]
-    totals = yield from total.view(fleet, rows.values(), unplaced)
-    return {"type": "summary", "version": VERSION, "time": wall, "collector": collector(fleet, own), "totals": totals,
-            "groups": groups, "processes": list(rows.values())}
+    if "totals" in parts:
+        out["totals"] = yield from total.view(fleet)
+    if "groups" in parts:
+        out["groups"] = groups
+    if "processes" in parts:
+        rows = out["processes"] = []
+        for place, process in enumerate(fleet.processes()):
+            rows.append(process_view(process, now, wall, windows))
+            if place % ROWS_BATCH == ROWS_BATCH - 1:
+                yield
+    return out
 
 
 def collector(fleet, own=None):
@@ -105,6 +114,11 @@ class _Sum:
         for begin, end in spans:
             cover(self.spans, begin, end)
 
+    def add_open(self, slots):
+        self.slot.merge_all(slots)
+        for slot in slots:
+            cover_slot(self.spans, slot)
+
     def add_newest(self, slot):
         self.add(slot, [(-min(slot.sums[PERIOD], PERIOD_MAX), 0.0)])
         self.add_rates([_ratio(slot.sums[place], slot.sums[PERIOD]) or 0.0 for place in (REQUESTS, CPU_USER, CPU_SYSTEM)])
@@ -114,39 +128,37 @@ class _Sum:
             self.rates = rates if self.rates is None else [a + b for a, b in zip(self.rates, rates)]
 
 
-def _merged(group, members, now):
+def _merged(group, members, now, names=WINDOWS):
     """{window: _Sum} of a group: closed slots, the open ones of its processes, the newest ticks.
 
     A generator that yields between batches of processes.  A slot that closes in between is in
     neither: of a group of hundreds, for one look.
     """
-    out = {name: _Sum() for name in WINDOWS}
+    out = {name: _Sum() for name in names}
     frozen = group.windows.freeze(now)
-    for name in ("1m", "10m"):
-        for slot, spans in frozen[name]:
+    for name in out:
+        for slot, spans in frozen.get(name, ()):
             out[name].add(slot, spans)
+    if "1m" in out or "10m" in out:
+        yield
     first, minute = firsts(now)
-    recent, older = _Sum(), _Sum()              # open slots that belong to both windows, and to the longer alone
-    for place, process in enumerate(members):
-        slot = process.windows.open
-        if slot.sums[PERIOD] or any(slot.sums):
-            if slot.index >= first:
-                recent.add(slot)
-                cover_slot(recent.spans, slot)
-            elif slot.index // SLOTS_IN_MINUTE >= minute:
-                older.add(slot)
-                cover_slot(older.spans, slot)
-        tick = _fresh_tick(process, now)
-        if tick is not None:
-            out["now"].add_newest(tick)
-        if place % BATCH == BATCH - 1:
-            yield
-    for name, held in (("1m", recent), ("10m", recent), ("10m", older)):
-        out[name].add(held.slot, held.spans)
+    for at in range(0, len(members), BATCH):
+        batch = members[at:at + BATCH]
+        held = [slot for slot in (process.windows.open for process in batch) if slot.sums[PERIOD] or any(slot.sums)]
+        for name, slots in (("1m", [slot for slot in held if slot.index >= first]),
+                            ("10m", [slot for slot in held if slot.index // SLOTS_IN_MINUTE >= minute])):
+            if name in out and slots:
+                out[name].add_open(slots)
+        if "now" in out:
+            for process in batch:
+                tick = fresh_tick(process, now)
+                if tick is not None:
+                    out["now"].add_newest(tick)
+        yield
     return out
 
 
-def _fresh_tick(process, now):
+def fresh_tick(process, now):
     """A Slot of the newest tick, or None when that is too old or there is none."""
     if process.tick is None or process.ended:
         return None
@@ -213,24 +225,24 @@ def window(sums, peaks, counts, covered, present, switch_interval=0.0, phases=PH
 # --- groups and totals --------------------------------------------------------------------
 
 class _Total:
-    def __init__(self):
-        self.sums = {name: _Sum() for name in WINDOWS}
+    def __init__(self, names):
+        self.sums = {name: _Sum() for name in names}
         self.counters = Counter()
         self.lost = 0
         self.present = frozenset()
         self.switch_interval = 0.0
 
-    def view(self, fleet, rows, unplaced):
-        lives = dict.fromkeys(LIVES, 0)
-        for row in rows:
-            lives[row["life"]] += 1
-        for process in unplaced:                # no tick yet, so in no group
-            self.lost += process.lost()
-        return {"groups": len(fleet.groups), "processes": len(rows), "lives": lives,
-                "counters": dict(self.counters), "lost": self.lost,
-                "lost_uncertain": sum(row["lost_uncertain"] for row in rows),
-                "slow": {"kept": len(fleet.slow), "active": sum(row["slow_active"] for row in rows),
-                         "lost": fleet.slow_lost},
+    def view(self, fleet):
+        lives, uncertain, active, processes = dict.fromkeys(LIVES, 0), 0, 0, fleet.processes()
+        for process in processes:
+            lives[process.life] += 1
+            uncertain += process.lost_uncertain()
+            active += len(process.slow_active)
+            if process.identity is None:        # no tick yet, so in no group
+                self.lost += process.lost()
+        return {"groups": len(fleet.groups), "processes": len(processes), "lives": lives,
+                "counters": dict(self.counters), "lost": self.lost, "lost_uncertain": uncertain,
+                "slow": {"kept": len(fleet.slow), "active": active, "lost": fleet.slow_lost},
                 "windows": (yield from _windows_of(self.sums, self.present, self.switch_interval))}
 
 
@@ -245,7 +257,7 @@ def _windows_of(sums, present, switch_interval):
 
 
 def _group(group, members, merged, counters, lost, total):
-    present = group.present.union(*(process.present for process in members))
+    present = group.present.union(*{id(process.present): process.present for process in members}.values())
     switch = max((process.switch_interval for process in members), default=0.0)
     for name, held in merged.items():
         total.sums[name].add(held.slot, held.spans)
@@ -255,17 +267,19 @@ def _group(group, members, merged, counters, lost, total):
     total.present |= present
     total.switch_interval = max(total.switch_interval, switch)
     lives, roles = dict.fromkeys(LIVES, 0), Counter()
-    threads, rss = Counter(), None
+    threads, rss = {}, None
     for process in members:
         lives[process.life] += 1
         roles[process.role] += 1
         fields = newest_fields(process)
         if process.life not in ENDED and fields:
-            threads.update({name: fields[field] for name, field in _THREADS if field in fields})
+            for name, field in _THREADS:
+                if field in fields:
+                    threads[name] = threads.get(name, 0) + fields[field]
             if "memory_rss" in fields:
                 rss = (rss or 0) + fields["memory_rss"]
     return {"hostname": group.name[0], "process_group": group.name[1], "lives": lives, "roles": dict(roles),
-            "threads": dict(threads) or None, "rss": rss, "counters": counters, "lost": lost,
+            "threads": threads or None, "rss": rss, "counters": counters, "lost": lost,
             "started": group.started, "stopped": group.stopped, "vanished": group.vanished,
             "stop_reasons": dict(group.reasons), "slow_active": sum(len(process.slow_active) for process in members),
             "slow_lost": group.slow_lost, "switch_interval": switch or None,
@@ -287,16 +301,20 @@ def newest_fields(process):
             if number in shape.ids}
 
 
-def process_view(process, now, wall):
-    """One process as in the summary."""
+def process_total(process, now, name):
+    """The Total of one process in a window."""
+    if name != "now":
+        return process.windows.read(now, name)
+    tick = fresh_tick(process, now)
+    return NO_TOTAL if tick is None else Total(tick.sums, tick.peaks, tick.histograms.phase("request"))
+
+
+def process_view(process, now, wall, names=WINDOWS):
+    """One process as in the summary, with these windows."""
     fields = newest_fields(process)
-    held = dict(process.windows.read(now))
-    tick = _fresh_tick(process, now)
-    if tick is not None:
-        held["now"] = Total(tick.sums, tick.peaks, tick.histograms.phase("request"))
     windows = {}
-    for name in WINDOWS:
-        sums, peaks, row = held.get(name, NO_TOTAL)
+    for name in names:
+        sums, peaks, row = process_total(process, now, name)
         windows[name] = window(sums, peaks, {} if row is None else {"request": row}, sums[PERIOD], process.present,
                                phases=("request",))
     totals = process.windows.total
@@ -313,7 +331,7 @@ def process_view(process, now, wall):
         "threads": {name: fields.get(field) for name, field in _THREADS}, "rss": fields.get("memory_rss"),
         "max_rss": fields.get("memory_max_rss"), "slow_threshold": finite(fields.get("slow_requests_threshold")),
         "slow_active": len(process.slow_active), "interpreters": len(process.interpreters),
-        "lost": process.lost(), "lost_uncertain": sum(source.uncertain for source in process.sources.values()),
+        "lost": process.lost(), "lost_uncertain": process.lost_uncertain(),
         "implausible": process.odd,
         "counters": {name: totals[place] + opened[place] for name, place in COUNTERS.items()},
         "windows": windows}
@@ -369,7 +387,7 @@ def histogram_steps(fleet, phase, name, group, now):
         if group is None or held.name[1] == group:
             yield
             members = list(held.processes.values())
-            slot = (yield from _merged(held, members, now))[name].slot
+            slot = (yield from _merged(held, members, now, (name,)))[name].slot
             counts, longest = slot.histograms.phase(phase), max(longest, slot.peaks[PHASES.index(phase)])
             switch = max([switch, *(process.switch_interval for process in members)])
             if counts is not None:

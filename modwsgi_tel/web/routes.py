@@ -4,15 +4,19 @@ from collections import namedtuple
 
 from modwsgi_tel import __version__
 from modwsgi_tel.errors import BadRequest
-from modwsgi_tel.state import view
-from modwsgi_tel.state.slow import ACTIVE, COMPLETED, LOST, STALE
+from modwsgi_tel.findings import Findings, verdict
+from modwsgi_tel.state import series, tables, view
+from modwsgi_tel.state.facts import facts
+from modwsgi_tel.state.process import LIVES
+from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
-from modwsgi_tel.web.statejson import Query, batched, encoded, slow_parts, state, text
+from modwsgi_tel.web.statejson import Query, batched, encoded, slow_entry, slow_parts, state, strict, text
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
 
+JUDGED_S, FEW = 4.5, 50                 # of more processes than FEW what is wrong is looked at so seldom: a millisecond each
 JSON = "application/json; charset=utf-8"
 Route = namedtuple("Route", "method path handler parameters help")
 
@@ -21,13 +25,15 @@ class Site:
     """Answers requests about one Fleet.
 
     `clocks()` gives (monotonic, wall) seconds; `own()` what the collector says of itself; `health()`
-    a list of what is wrong with the collector, in words.
+    a list of what is wrong with the collector, in words; `findings` remembers since when.
     """
 
-    def __init__(self, fleet, guard, clocks, own, health):
+    def __init__(self, fleet, guard, clocks, own, health, findings=None):
         self.fleet = fleet
+        self.findings = Findings() if findings is None else findings
         self.guard = guard
         self.memo = TextMemo()
+        self._judged = float("-inf")
         self._clocks = clocks
         self._own = own
         self._health = health
@@ -45,6 +51,9 @@ class Site:
                 return guard.login(request)
             return self._routed(request, guard, path)
         except BadRequest as error:
+            said = str(error)           # it repeats what was asked: one line all the same
+            if not said.isprintable():
+                error = BadRequest(error.status, ascii(said)[1:-1], error.close, error.headers)
             return guard.refusal(request, error)
 
     def _routed(self, request, guard, path):
@@ -86,49 +95,126 @@ class Site:
 
     def summary(self, request, guard, _):
         now, wall = self._clocks()
-        return Response(200, _summary(view.summary_steps(self.fleet, now, wall, self._own())), JSON)
+        windows = _named(request.query, "window", view.WINDOWS)
+        parts = _named(request.query, "parts", _PARTS)
+        return Response(200, _summary(self._summary(now, wall, windows, parts)), JSON)
+
+    def _summary(self, now, wall, windows, parts):
+        """The steps of the summary, and what is wrong by it."""
+        judged = "findings" in parts
+        found = yield from view.summary_steps(self.fleet, now, wall, self._own(), windows,
+                                              {*parts, "totals", "groups"} if judged else parts)
+        if judged:
+            yield
+            # the rules look at the last minute; a reader of another window gets what they said last
+            pause = JUDGED_S if found["totals"]["processes"] > FEW else 0.0
+            if "1m" in windows and not 0 <= now - self._judged < pause:
+                self.judge(found["groups"], now, wall)
+            findings = self.findings.last
+            found["findings"], found["verdict"] = findings, verdict(findings, found["totals"])
+            for name in ("totals", "groups"):
+                if name not in parts:
+                    del found[name]
+        return found
+
+    def judge(self, groups, now, wall):
+        """Let the findings look at what is now; `groups` as in the summary, with their last minute."""
+        self._judged = now
+        self.findings.look(facts(self.fleet, groups, now, wall), self._health(), now, wall)
+
+    def look(self):
+        """Let time pass for the findings: call it every few seconds, so that they know since when."""
+        now, wall = self._clocks()
+        groups = view.summary(self.fleet, now, wall, None, ("1m",), ("groups",))["groups"]
+        self.judge(groups, now, wall)
 
     def slow(self, request, guard, _):
         now, wall = self._clocks()
-        query = _query(request)
-        lives = request.query.get("life")
-        if lives is not None:
-            lives = lives.split(",")
-            wrong = [life for life in lives if life not in (ACTIVE, STALE, COMPLETED, LOST)]
-            if wrong:
-                raise BadRequest(400, f"life={wrong[0]}: one or more of active,stale,completed,lost", close=False)
-        head = {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted}
-        return Response(200, _array(head, "slow_requests",
-                                    slow_parts(self.fleet, self.fleet.slow.keys(), now, query, lives)), JSON)
+        query, head = _query(request), {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted}
+        number = _whole(request.query, "id")
+        ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
+
+        def wants(slow):
+            return query.wants_slow(slow) and (number is None or slow.number == number)
+
+        def row(key):
+            found = self.fleet.slow.freeze(key, now)
+            return None if found is None else slow_entry(found)
+
+        return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, wants, ask, now), row), JSON)
 
     def slow_clear(self, request, guard, _):
         now, _ = self._clocks()
         return json_response(200, {"ok": True, "dropped": self.fleet.slow.clear(now)})
 
     def lifecycle(self, request, guard, _):
-        query = _query(request)
+        query, most = _query(request), _whole(request.query, "limit")
         events = [event for event in self.fleet.events if query.wants_event(event)]
         head = {"time": self._clocks()[1], "dropped": self.fleet.events.dropped}
-        return Response(200, _array(head, "lifecycle_events", _members(events)), JSON)
+        return Response(200, _array(head, "lifecycle_events", _members(events if most is None else events[-most:] if most
+                                                                       else [])), JSON)
 
     def processes(self, request, guard, _):
         now, wall = self._clocks()
-        query = _query(request)
-        found = [process for process in self.fleet.processes() if query.wants(process)]
-        return Response(200, _array({"time": wall}, "processes", self._process_rows(found, now, wall)), JSON)
+        ask = _ask(request.query, tables.PROCESS_SORTS, LIVES)
+        window = _window(request.query, None)
+        steps = tables.process_page(self.fleet, _query(request).wants, ask, window or "1m", now)
 
-    def _process_rows(self, processes, now, wall):
-        for place, process in enumerate(processes):
-            row = view.process_view(process, now, wall)
-            row["sources"] = view.sources_view(process)
-            yield ("," if place else "") + text(row)
+        def row(number):
+            process = self.fleet.process(number)
+            if process is None:
+                return None
+            shown = view.process_view(process, now, wall, view.WINDOWS if window is None else (window,))
+            return {**shown, "sources": view.sources_view(process)}
+
+        return Response(200, _paged({"time": wall}, "processes", steps, row), JSON)
+
+    def workers(self, request, guard, _):
+        now, wall = self._clocks()
+        steps = tables.worker_page(self.fleet, _query(request).wants, _ask(request.query, (), LIVES), now)
+        return Response(200, _paged({"time": wall}, "workers", steps,
+                                    lambda number: tables.worker_row(self.fleet, number, now)), JSON)
+
+    def gc(self, request, guard, _):
+        now, wall = self._clocks()
+        window = _window(request.query)
+        steps = tables.gc_page(self.fleet, _query(request).wants, _ask(request.query, (), LIVES), window, now)
+        return Response(200, _paged({"time": wall}, "interpreters", steps,
+                                    lambda item: tables.gc_row(self.fleet, *item, window, now)), JSON)
+
+    def gc_events(self, request, guard, _):
+        now, wall = self._clocks()
+        number, name = _whole(request.query, "process"), request.query.get("interpreter", "")
+        process = self.fleet.process(number) if number is not None else None
+        if process is None:
+            raise BadRequest(404, "process=ID: the id of a process, as /api/processes has it", close=False)
+        since = _seconds(request.query, "since")
+        # as the other answers show a name: bytes that are no UTF-8 have U+FFFD in their place
+        held = next((key for key in process.interpreters if key.decode("utf-8", "replace") == name), None)
+        steps = tables.gc_events(self.fleet.shapes, process, held, -1e18 if since is None else since)
+        return Response(200, _collections({"time": wall, "process": number, "interpreter": name}, steps), JSON)
+
+    def series(self, request, guard, _):
+        now, wall = self._clocks()
+        name = _window(request.query)
+        group, number = request.query.get("group"), _whole(request.query, "process")
+        if number is not None:
+            process = self.fleet.process(number)
+            if process is None:
+                raise BadRequest(404, f"no process with the id {number}; /api/processes has them", close=False)
+            steps = series.process_series(self.fleet.shapes, process, name, now, wall)
+        else:
+            groups = [held for held in self.fleet.groups.values() if group is None or held.name[1] == group]
+            steps = series.group_series(groups, name, now, wall)
+        head = {"time": wall, "window": name, "step_s": SLOT_S, "columns": series.COLUMNS}
+        return Response(200, _stepped(steps, lambda rows: text(finite({**head, "points": rows})) + "\n"), JSON)
 
     def process(self, request, guard, rest):
         if not (rest.isascii() and rest.isdigit() and len(rest) <= 12):
             raise BadRequest(404, f"/api/processes/{rest[:20]}: a pid is a number", close=False)
         now, wall = self._clocks()
-        query = Query(pid=int(rest))
-        found = [process for process in self.fleet.processes() if query.wants(process)]
+        query, number = Query(pid=int(rest)), _whole(request.query, "id")
+        found = [process for process in self.fleet.processes() if query.wants(process) and number in (None, process.id)]
         if not found:
             raise BadRequest(404, f"no process {rest} is known; /api/processes lists them", close=False)
         events = [event for event in self.fleet.events if query.wants_event(event)]
@@ -145,11 +231,9 @@ class Site:
 
     def histogram(self, request, guard, _):
         phase = request.query.get("phase", "request")
-        window = request.query.get("window", "1m")
+        window = _window(request.query)
         if phase not in PHASES:
             raise BadRequest(400, f"phase={phase}: one of {', '.join(PHASES)}", close=False)
-        if window not in view.WINDOWS:
-            raise BadRequest(400, f"window={window}: one of {', '.join(view.WINDOWS)}", close=False)
         group = request.query.get("group")
         if group is not None and not any(name == group for _, name in self.fleet.groups):
             raise BadRequest(404, f"no group {group!r}; /api/summary lists them", close=False)
@@ -169,18 +253,28 @@ class Site:
                                    "python": platform.python_version()})
 
 
+_PARTS = (*view.PARTS, "findings")
 _SELECT = ("group", "pid", "since")
+_TABLE = ("sort", "order", "offset", "limit", "search", "life")
 ROUTES = (
     Route("GET", "/", Site.index, (), "this list"),
-    Route("GET", "/api/summary", Site.summary, (), "what an operator wants at a glance: totals, groups, processes; now, "
-          "1 minute, 10 minutes"),
+    Route("GET", "/api/summary", Site.summary, ("window", "parts"), "what an operator wants at a glance: what is wrong, totals, "
+          "groups, processes; now, 1 minute, 10 minutes"),
     Route("GET", "/api/state", Site.state, (*_SELECT, "samples"), "everything that is kept, in the existing collector's "
           "shape"),
-    Route("GET", "/api/processes", Site.processes, _SELECT, "all processes, without their history"),
-    Route("GET", "/api/processes/PID", Site.process, (), "one process: its newest tick, slots, GC, slow requests, events"),
-    Route("GET", "/api/slow", Site.slow, (*_SELECT, "life"), "slow requests; life is active, stale, completed or lost"),
+    Route("GET", "/api/processes", Site.processes, (*_SELECT, *_TABLE, "window"), "all processes, without their history"),
+    Route("GET", "/api/processes/PID", Site.process, ("id",), "one process: its newest tick, slots, GC, slow requests, "
+          "events"),
+    Route("GET", "/api/workers", Site.workers, ("group", "pid", "offset", "limit"), "the slots of each process, the one with "
+          "the longest running request first"),
+    Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id"), "slow requests; life is active, stale, completed or lost"),
     Route("POST", "/api/slow/clear", Site.slow_clear, (), "drop the slow requests that have ended"),
-    Route("GET", "/api/lifecycle", Site.lifecycle, _SELECT, "starts and stops of processes, with their reasons"),
+    Route("GET", "/api/gc", Site.gc, ("group", "pid", "offset", "limit", "window"), "the garbage collector of each "
+          "interpreter, those with the longest pauses first"),
+    Route("GET", "/api/gc/events", Site.gc_events, ("process", "interpreter", "since"), "single collections of an interpreter"),
+    Route("GET", "/api/series", Site.series, ("window", "group", "process"), "points of 5 seconds, of a group, a process or "
+          "all, to draw a line from"),
+    Route("GET", "/api/lifecycle", Site.lifecycle, (*_SELECT, "limit"), "starts and stops of processes, with their reasons"),
     Route("GET", "/api/histogram", Site.histogram, ("phase", "group", "window"), "latency histogram of a phase: "
           + ", ".join(PHASES)),
     Route("GET", "/healthz", Site.healthz, (), "200 while the collector does its work, else 503 and why"),
@@ -203,7 +297,7 @@ _PAGE = """<!DOCTYPE html>
 
 def _link(route, prefix):
     shown = _escape(route.path + _parameters(route))
-    if route.method != "GET" or route.path.endswith("/PID"):
+    if route.method != "GET" or route.path.endswith("/PID") or route.parameters[:1] == ("process",):     # it needs more
         return f"{route.method} {shown}"
     return f'<a href="{prefix}{route.path}">{shown}</a>'
 
@@ -243,6 +337,59 @@ def _seconds(values, name):
     return seconds
 
 
+def _named(values, name, known):
+    """Names out of a parameter, separated by commas; all that are known without one."""
+    given = values.get(name)
+    if given is None:
+        return known
+    names = given.split(",")
+    wrong = [each for each in names if each not in known]
+    if wrong:
+        raise BadRequest(400, f"{name}={wrong[0]}: one or more of {','.join(known)}", close=False)
+    return names
+
+
+def _window(values, otherwise="1m"):
+    window = values.get("window", otherwise)
+    if window != otherwise and window not in view.WINDOWS:
+        raise BadRequest(400, f"window={window}: one of {', '.join(view.WINDOWS)}", close=False)
+    return window
+
+
+def _ask(values, sorts, lives):
+    sort, order = values.get("sort", ""), values.get("order", "asc")
+    if sort and sort not in sorts:
+        raise BadRequest(400, f"sort={sort}: one of {', '.join(sorts)}", close=False)
+    if order not in ("asc", "desc"):
+        raise BadRequest(400, f"order={order}: asc or desc", close=False)
+    wanted = frozenset(_named(values, "life", lives)) if "life" in values else None
+    return tables.Ask(sort, order == "desc", _whole(values, "offset") or 0, _whole(values, "limit"), values.get("search", ""),
+                      wanted)
+
+
+def _paged(head, name, steps, row):
+    """{**head, "matched", "offset", name: [rows]} of a Page in pieces; `row(item)` is None of what has gone meanwhile."""
+    page = yield from _turns(steps)
+    yield from _array({**head, "matched": page.matched, "offset": page.offset}, name, _rows(page.items, row))
+
+
+def _rows(items, row):
+    comma = ""
+    for place, item in enumerate(items):
+        if place % 64 == 63:
+            yield ""
+        found = row(item)
+        if found is not None:
+            yield comma + strict(found)
+            comma = ","
+
+
+def _collections(head, steps):
+    """What `tables.gc_events` returns, in pieces."""
+    events, earlier = yield from _turns(steps)
+    yield from _array({**head, "earlier": earlier}, "events", _rows(events, lambda event: event))
+
+
 def _members(values):
     for place, value in enumerate(values):
         yield ("," if place else "") + text(finite(value))
@@ -271,11 +418,11 @@ def _turns(steps):
 def _summary(steps):
     """The summary in pieces, a turn for others after each."""
     found = yield from _turns(steps)
-    rows = {name: found.pop(name) for name in ("groups", "processes")}
+    rows = {name: found.pop(name) for name in ("groups", "processes") if name in found}
     yield encoded(text(found)[:-1])
     for name, members in rows.items():
         yield b',"%s":[' % name.encode()
         for at in range(0, len(members), 16):
-            yield encoded(("," if at else "") + text(members[at:at + 16])[1:-1])
+            yield encoded(("," if at else "") + strict(members[at:at + 16])[1:-1])
         yield b"]"
     yield b"}\n"

@@ -6,9 +6,10 @@ answer is cut when it is asked for: what arrives later is left out, and what is 
 meanwhile is skipped, not pinned for a slow reader.
 """
 from heapq import merge
-from json import dumps
+from json import JSONEncoder
 
 from modwsgi_tel.state.slow import ACTIVE, COMPLETED, ENTRY
+from modwsgi_tel.state.tables import age_s
 from modwsgi_tel.state.view import alive, collector
 from modwsgi_tel.wire.blocks import records
 from modwsgi_tel.wire.fields import BY_NAME, GC_EVENT, GC_SNAPSHOT, TEXT, kind_name
@@ -20,9 +21,21 @@ _TEXTS = ("hostname", "process_group", "mod_wsgi_version", "python_version", "ap
 _DEFAULTS = {field: "" if BY_NAME[field].type == TEXT else 0 for _, field in ENTRY}
 
 
+# made once: making one takes as long as a small row
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def text(value):
-    """Strict, compact JSON; NaN and infinity must be gone already."""
-    return dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Strict, compact JSON; NaN and infinity must be gone already: ValueError."""
+    return _encode(value)
+
+
+def strict(value):
+    """As `text`, of a value that may hold NaN or infinity: null in their place."""
+    try:
+        return text(value)
+    except ValueError:
+        return text(finite(value))
 
 
 def encoded(piece):
@@ -187,8 +200,16 @@ def slow_entry(slow):
     entry["state"] = 1 if slow.life == COMPLETED else 0
     entry.update(life=slow.life, sender_pid=slow.sender_pid, process=slow.process_id, process_group=slow.group[1],
                  first_received=slow.first_wall, received=slow.last_wall, ended=slow.ended_wall,
-                 unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None)
+                 unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None, id=slow.number,
+                 age_s=age_s(slow, fields["slow_duration"]), phase=_phase(slow, fields))
     return finite({"key": key, "entry": entry})
+
+
+def _phase(slow, fields):
+    """Where an active request is, as far as its record tells: mod_wsgi speaks of it once the application has it."""
+    if slow.life != ACTIVE:
+        return None
+    return "response" if fields["slow_status"] else "application"
 
 
 def slow_parts(fleet, keys, now, query, lives=None):

@@ -163,6 +163,13 @@ class Shape:
             return datagram[at:at + count].decode("utf-8", "replace")
         return list(struct.unpack_from(f"<{count}{'i' if kind == I32S else 'd'}", datagram, at))
 
+    def array(self, field, datagram):
+        """The elements of an array field, () when this shape has it not."""
+        for number, kind, count, at in self.layout:
+            if number == field:
+                return struct.unpack_from(f"<{count}{'i' if kind == I32S else 'd'}", datagram, at)
+        return ()
+
     def histograms(self, total):
         """Split a sum of integers under `histogram_mask` into {phase: 65 counts}."""
         data = total.to_bytes(self.size + 4, "little")

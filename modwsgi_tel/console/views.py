@@ -1,0 +1,182 @@
+"""The whole screen as Lines: verdict, totals, tabs, the view's own part, a line of hints.
+
+    lines = render(view, ui, Size(rows=24, cols=80))
+
+For any view and size: at most `rows` Lines, none wider than `cols` cells, no control character.
+`view` is plain data: {"summary": ..., and the answers to the pane's paths by their names,
+"source": {"name", "trouble", "age_s", "note", "replay"}}.  What is not there yet is shown as such.
+"""
+from modwsgi_tel.console import collector, gc, latency, lifecycle, overview, processes, slow, workers
+from modwsgi_tel.console.cells import Size, Span, apart, fit, line, line_width, restyled, safe
+from modwsgi_tel.console.keys import KEYS, Context, table_of
+from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
+
+PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE)
+BY_NAME = {pane.name: pane for pane in PANES}
+SEVERITY_STYLES = {"critical": "bad", "warning": "warn", "info": "accent"}
+SCROLL_MOST = 1 << 14                   # lines of what is opened
+HEAD_LINES = 3                          # verdict, totals, tabs
+
+
+def pane_of(ui):
+    return BY_NAME[ui.view]
+
+
+def paths(ui, screen):
+    """{name: path} of all that the screen shows; the summary first."""
+    wanted = {"summary": f"/api/summary?window={ui.window}&parts=totals,groups,findings"}
+    wanted.update(pane_of(ui).paths(ui, body_size(screen)))
+    return wanted
+
+
+def body_size(screen):
+    return Size(max(0, screen.rows - HEAD_LINES - 1), screen.cols)
+
+
+def context(view, ui, screen):
+    """What `keys.press` needs to know of the screen that the user saw."""
+    pane = pane_of(ui)
+    rows = view.get("summary", {}).get("groups") or ()
+    groups = list(dict.fromkeys(row["process_group"] for row in rows if row.get("process_group") is not None))
+    return Context(pane, PANES, pane.count(view, ui), pane.row(view, ui), max(1, screen.rows - HEAD_LINES - 3), groups,
+                   bool(view.get("source", {}).get("replay")))
+
+
+def render(view, ui, screen):
+    """The screen as a list of Lines."""
+    glyphs, inside = ui.glyphs, body_size(screen)
+    source = view.get("source", {})
+    if ui.help:
+        body = scrolled(help_lines(view, ui), ui, inside)
+    elif "summary" not in view:
+        body = [line(), line(Span("  waiting for the first answer", "dim"))] if not source.get("trouble") else []
+    else:
+        body = pane_of(ui).body(view, ui, inside)
+        if source.get("trouble"):
+            body = [restyled(each, "dim") for each in body]
+    body = body[:inside.rows]
+    body += [line()] * (inside.rows - len(body))
+    lines = [verdict_line(view, ui, screen.cols), totals_line(view, ui, screen.cols), tabs_line(view, ui, screen.cols), *body,
+             bottom_line(view, ui, screen.cols)]
+    return [fit(each, screen.cols, glyphs) for each in lines[:screen.rows]]
+
+
+def scrolled(lines, ui, screen):
+    """The Lines from Ui.scroll on, never beyond the last page."""
+    start = max(0, min(ui.scroll, len(lines) - screen.rows))
+    return lines[start:start + screen.rows]
+
+
+def settled(view, ui, screen):
+    """The Ui with its scroll where the screen truly is: keys may have gone beyond the last line."""
+    if not ui.scroll:
+        return ui
+    if "summary" not in view and not ui.help:
+        return ui._replace(scroll=0)    # nothing is drawn yet that could be scrolled
+
+    def drawn(scroll):
+        moved = ui._replace(scroll=scroll)
+        inside = body_size(screen)
+        return scrolled(help_lines(view, ui), moved, inside) if ui.help else pane_of(ui).body(view, moved, inside)
+
+    shown, low, high = drawn(ui.scroll), 0, min(ui.scroll, SCROLL_MOST)
+    while low < high:
+        middle = (low + high) // 2
+        if drawn(middle) == shown:
+            high = middle
+        else:
+            low = middle + 1
+    return ui._replace(scroll=low)
+
+
+# --- the frame ------------------------------------------------------------------------------
+
+def verdict_line(view, ui, cols):
+    source, summary = view.get("source", {}), view.get("summary")
+    if source.get("trouble"):
+        since = "" if summary is None else f" for {duration(source.get('age_s'))}, below is what was"
+        return line(Span(safe(f"NO ANSWER{since}: {source['trouble']}", ui.glyphs), "bad"))
+    if summary is None:
+        return line(Span(safe(f"modwsgi-tel: {source.get('name', '')}", ui.glyphs), "bold"))
+    findings = summary.get("findings") or []
+    if not findings:
+        return line(Span(safe(summary.get("verdict") or UNKNOWN, ui.glyphs), "good"))
+    style = SEVERITY_STYLES.get(findings[0].get("severity"), "warn")
+    more = line(Span(f"+{len(findings) - 1} more", style)) if len(findings) > 1 else ()
+    return apart(line(Span(safe(findings[0].get("text") or UNKNOWN, ui.glyphs), style)), more, cols, ui.glyphs)
+
+
+def totals_line(view, ui, cols):
+    summary = view.get("summary")
+    if summary is None:
+        return line()
+    totals = summary.get("totals") or {}
+    window = (totals.get("windows") or {}).get(ui.window) or {}
+    told = (f"{count} {life}" for life, count in (totals.get("lives") or {}).items() if count)
+    lives = safe(", ".join(told), ui.glyphs) or "no process yet"
+    request, status = (window.get("phases") or {}).get("request") or {}, window.get("status") or {}
+    figures = [("req/s", number(window.get("throughput"))), ("busy", percent(window.get("capacity"))),
+               ("p95", duration(request.get("p95"))), ("5xx", number(status.get("5xx"), 0)),
+               ("slow", number((totals.get("slow") or {}).get("active"), 0)), ("lost", number(totals.get("lost"), 0)),
+               ("cpu", number(window.get("cpu"), 2)),
+               ("memory", size(_added(group.get("rss") for group in summary.get("groups") or ())))]
+    clock = line(Span(processes.clock(summary.get("time")), "dim"))
+    spans = line(Span(lives, "bold"))
+    for name, text in figures:
+        more = line(Span(f"  {name} ", "dim"), text)
+        if line_width(spans + more) + 1 + line_width(clock) > cols:
+            break                       # the last ones go first
+        spans += more
+    return apart(spans, clock, cols, ui.glyphs)
+
+
+def _added(values):
+    """The sum of what is known, None when nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def tabs_line(view, ui, cols):
+    left = []
+    for pane in PANES:
+        here = pane.name == ui.view
+        short = pane.title if here or cols >= 100 else pane.title[:4]
+        left.append(Span(f" {pane.keys[-1]} {short} " if here else f" {pane.keys[-1]} {short}", "select" if here else "dim"))
+    state = ["PAUSED"] if ui.paused else []
+    state.append(ui.window)
+    if ui.group is not None:
+        state.append(safe(ui.group or "(embedded)", ui.glyphs)[:20])
+    return apart(tuple(left), line(Span(" ".join(state), "accent")), cols, ui.glyphs)
+
+
+def bottom_line(view, ui, cols):
+    if ui.typing is not None:
+        what, text = ui.typing
+        return line(Span({"search": "/", "time": "to the time: "}[what], "accent"), safe(text, ui.glyphs), Span("_", "accent"))
+    if ui.message:
+        return line(Span(safe(ui.message, ui.glyphs), "accent"))
+    if ui.help:
+        return line(Span("Esc back  Up Down PgUp PgDn Home End move", "dim"))      # q does not quit here
+    pane, table = pane_of(ui), table_of(ui)
+    hints = ["q quit", "? help"]
+    if ui.open is not None:
+        hints = ["Esc back", *hints]
+    elif pane.hint:
+        hints = [pane.hint, *hints]
+    if pane.filters and ui.open is None:
+        shown = pane.filters[table.filter % len(pane.filters)][1]
+        found = f" /{safe(table.search, ui.glyphs)}" if table.search else ""
+        hints = [f"[{shown}{found}]", *hints]
+    source = view.get("source", {})
+    note = safe(source.get("replay") or source.get("note") or "", ui.glyphs)
+    return apart(line(Span("  ".join(hints), "dim")), line(Span(note, "accent")), cols, ui.glyphs)
+
+
+def help_lines(view, ui):
+    """All keys; those of the views from PANES, the others from KEYS."""
+    rows = [(" ".join(pane.keys), f"view: {pane.title}") for pane in PANES]
+    rows += [(key.shown, key.help) for key in KEYS if key.shown]
+    source = safe(view.get("source", {}).get("name", ""), ui.glyphs)
+    lines = [line(Span(f" modwsgi-tel top  {source}", "bold")), line()]
+    lines += [line(Span(f" {shown:<12}", "accent"), what) for shown, what in rows]
+    return [*lines, line(), line(Span(" Letters in the grid of workers, and all figures: man modwsgi-tel", "dim"))]

@@ -1,0 +1,295 @@
+"""Tables: the rows of a view that a reader shows, sorted, searched and cut to a page here.
+
+With hundreds of processes a reader that comes back every second must not make rows of all of
+them: what is sorted by is read of each, a row is made of those on the page alone.
+
+Every *_page is a generator that yields (nothing) between pieces of work, and returns a Page.  A
+row is made of an item when it is written: an answer without a limit must not hold the rows of
+two thousand processes at once, nor keep alive what has gone.
+"""
+from collections import namedtuple
+from heapq import merge
+from itertools import chain, islice
+from operator import itemgetter
+
+from modwsgi_tel.state.process import LIVES
+from modwsgi_tel.state.slow import ACTIVE, COMPLETED, LOST, STALE
+from modwsgi_tel.state.view import BATCH, fresh_tick, newest_fields, process_total
+from modwsgi_tel.state.window import CAPACITY, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_SECONDS, PERIOD, REQUESTS, STATUS
+from modwsgi_tel.wire.blocks import records
+from modwsgi_tel.wire.buckets import percentiles
+from modwsgi_tel.wire.fields import BY_NAME, GC_EVENT, PHASES
+from modwsgi_tel.wire.shapes import Wanted, finite
+
+Page = namedtuple("Page", "matched offset items")
+Page.__doc__ = "matched: rows in all.  offset: place of the first one here.  items: what the page's rows are made of."
+
+Ask = namedtuple("Ask", "sort descending offset limit search lives", defaults=("", False, 0, None, "", None))
+Ask.__doc__ = "What a reader wants of a table; limit None: all rows.  lives: only these, or None for all."
+
+BADNESS = ("silent", "vanished", "stopping", "started", "running", "replaced", "stopped")
+assert sorted(BADNESS) == sorted(LIVES)
+SLOW_LIVES = (ACTIVE, STALE, LOST, COMPLETED)
+_REQUEST = PHASES.index("request")
+EVENTS_MOST = 2000                      # collections in one answer
+SORTED_AT_ONCE = 1024                   # entries between two turns of the loop
+_key = itemgetter(0)
+
+
+def _page(found, ask):
+    """The Page of `found`, (key, item) in the order that equal keys keep both ways; keys of None come last."""
+    runs, last = [], []
+    for at in range(0, len(found), SORTED_AT_ONCE):
+        part = found[at:at + SORTED_AT_ONCE]
+        runs.append(sorted((entry for entry in part if entry[0] is not None), key=_key, reverse=ask.descending))
+        last += [entry for entry in part if entry[0] is None]
+        yield
+    offset = max(0, min(ask.offset, len(found) - 1))
+    until = len(found) if ask.limit is None else min(len(found), offset + ask.limit)
+    ordered, items = chain(merge(*runs, key=_key, reverse=ask.descending), last), []
+    for at in range(0, until, SORTED_AT_ONCE):
+        part = [item for _, item in islice(ordered, min(SORTED_AT_ONCE, until - at))]
+        items += part[max(0, offset - at):]
+        yield
+    return Page(len(found), offset, items)
+
+
+# --- processes --------------------------------------------------------------------------------
+
+def _p95(process, now, window):
+    total = process_total(process, now, window)
+    return None if total.requests is None else percentiles(total.requests, (0.95,), total.peaks[_REQUEST] or None)[0]
+
+
+def _per(place, by, fields=()):
+    def key(process, now, window):
+        if window == "now":
+            tick = fresh_tick(process, now)
+            sums = None if tick is None else tick.sums
+        else:
+            sums = process.windows.sums(now, window)
+        if sums is None or not sums[PERIOD] or not process.present.issuperset(fields):
+            return None
+        return sum(sums[each] for each in place) / (sums[PERIOD] if by else 1)
+    return key
+
+
+PROCESS_SORTS = {
+    "pid": lambda process, now, window: process.pid,
+    "group": lambda process, now, window: process.group,
+    "life": lambda process, now, window: BADNESS.index(process.life),
+    "age": lambda process, now, window: now - process.first_now,
+    "throughput": _per((REQUESTS,), True), "busy": _per((CAPACITY,), True, (22,)),
+    "cpu": _per((CPU_USER, CPU_SYSTEM), True, (30, 31)),
+    "5xx": _per((STATUS + 4,), False), "p95": _p95,
+    "threads": lambda process, now, window: newest_fields(process).get("request_threads_active"),
+    "rss": lambda process, now, window: process.rss() or None,
+    "slow": lambda process, now, window: len(process.slow_active),
+    "lost": lambda process, now, window: process.lost(),
+    "silent": lambda process, now, window: None if process.silent_now is None else now - process.silent_now,
+}
+
+
+def process_page(fleet, wants, ask, window, now):
+    """Ids of the processes that `wants`, for view.process_view; sorted by what `window` has."""
+    key = PROCESS_SORTS.get(ask.sort)
+    word, found = ask.search.lower(), []
+    for place, process in enumerate(fleet.processes()):
+        if place % BATCH == BATCH - 1:
+            yield
+        if wants(process) and (ask.lives is None or process.life in ask.lives) and (not word or word in _words(process)):
+            found.append((0 if key is None else key(process, now, window), process.id))
+    return (yield from _page(found, ask))
+
+
+def _words(process):
+    return f"{process.pid} {process.who.sender_pid} {' '.join(process.group)} {process.life} {process.role}".lower()
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+_SLOTS = {name: BY_NAME[field].id for name, field in (
+    ("elapsed", "request_threads_current_elapsed"), ("busy", "request_threads_busy_time"), ("cpu", "request_threads_cpu_time"),
+    ("completed", "request_threads_completed"), ("longest", "request_threads_max_duration"))}
+_PERIOD = Wanted((BY_NAME["sample_period"].id, BY_NAME["telemetry_interval"].id))
+_THREAD = Wanted(BY_NAME[name].id for name in ("slow_thread_id", "slow_server_pid", "slow_duration", "slow_method",
+                                               "slow_script_name", "slow_path_info"))
+
+
+def worker_page(fleet, wants, ask, now):
+    """Ids for worker_row, the process with the longest running request first; those that ended are left out."""
+    found = []
+    for place, process in enumerate(fleet.processes()):
+        if place % BATCH == BATCH - 1:
+            yield
+        if wants(process) and not process.ended and process.tick is not None:
+            _, shape, datagram, _ = process.tick
+            elapsed = shape.array(_SLOTS["elapsed"], datagram)
+            longest = max((age for age in elapsed if age < 1e9), default=0.0)
+            unheard_s = now - process.tick[0] if longest and process.silent_now is not None else 0.0
+            found.append((-longest - unheard_s, process.id))
+    return (yield from _page(found, ask))
+
+
+def worker_row(fleet, number, now):
+    """A process with the slots of its newest tick and its slow requests; None when it has ended meanwhile."""
+    process = fleet.process(number)
+    if process is None or process.ended or process.tick is None:
+        return None
+    at, shape, datagram, _ = process.tick
+    period = shape.read(_PERIOD, datagram)[0]
+    arrays = {name: shape.array(field, datagram) for name, field in _SLOTS.items()}
+    slots = []
+    for number in range(max(map(len, arrays.values()))):
+        slot = {name: row[number] if number < len(row) else None for name, row in arrays.items()}
+        for name in ("busy", "cpu"):
+            slot[name] = slot[name] / period if slot[name] is not None and period > 0 else None
+        slots.append(slot)
+    requests = []
+    for key in list(process.slow_active):
+        request = fleet.slow.freeze(key, now)
+        thread, server, duration, method, script, path = request.shape.read(_THREAD, request.datagram)
+        requests.append({"id": request.number, "slot": thread - 1 if thread else None, "age_s": age_s(request, duration),
+                         "method": _text(method), "path": _text(script) + _text(path), "process": process.id,
+                         "pid": process.pid, "server_pid": server})
+    fields = newest_fields(process)
+    return finite({
+        "id": process.id, "pid": process.pid, "hostname": process.group[0], "process_group": process.group[1],
+        "role": process.role, "life": process.life,
+        "silent_s": None if process.silent_now is None else max(0.0, now - process.silent_now), "age_s": max(0.0, now - at),
+        "threads": {name: fields.get(f"request_threads_{name}") for name in ("maximum", "started", "active")},
+        "period": period, "slots": slots, "requests": requests})
+
+
+def _text(raw):
+    return raw.decode("utf-8", "replace") if raw else ""
+
+
+# --- slow requests ----------------------------------------------------------------------------
+
+_SLOW = Wanted(BY_NAME[name].id for name in (
+    "slow_duration", "slow_start_stamp", "slow_status", "slow_method", "slow_hostname", "slow_script_name", "slow_path_info",
+    "slow_peer_ip", "slow_user_agent", "slow_log_id"))
+
+
+def _slow_key(sort, slow, values):
+    if sort == "process":
+        return (slow.pid, slow.process_id or 0)
+    if sort == "age":
+        return age_s(slow, values[0])
+    if sort == "start":
+        return values[1] if abs(values[1]) < 1e18 else None
+    if sort == "status":
+        return values[2] or None
+    if sort == "method":
+        return values[3] or None
+    if sort == "url":
+        return (values[4] or b"") + (values[5] or b"") + (values[6] or b"")
+    if sort == "state":                 # what runs, the oldest first; then what ended, the newest first
+        age = age_s(slow, values[0])
+        return SLOW_LIVES.index(slow.life), -(age or 0) if slow.ended_wall is None else -slow.ended_wall
+    return 0
+
+
+SLOW_SORTS = ("state", "age", "process", "method", "status", "url", "start")
+
+
+def age_s(slow, duration):
+    """How old a request was at its end, or is now; None for nonsense."""
+    if slow.life == ACTIVE:
+        duration += slow.unheard_s
+    return duration if 0 <= duration < 1e9 else None
+
+
+def slow_page(fleet, wants, ask, now):
+    """Keys of slow requests, for SlowTable.freeze."""
+    word, found = ask.search.lower(), []
+    for place, key in enumerate(fleet.slow.keys()):
+        if place % (4 * BATCH) == 4 * BATCH - 1:
+            yield
+        slow = fleet.slow.freeze(key, now)
+        if slow is None or not wants(slow) or not (ask.lives is None or slow.life in ask.lives):
+            continue
+        values = slow.shape.read(_SLOW, slow.datagram)
+        if word and word not in _slow_words(slow, values):
+            continue
+        found.append((_slow_key(ask.sort, slow, values), key))
+    return (yield from _page(found, ask))
+
+
+def _slow_words(slow, values):
+    _, _, status, method, host, script, path, peer, agent, log_id = values
+    texts = " ".join(map(_text, (method, host)))
+    url = "".join(map(_text, (host, script, path)))
+    more = " ".join(map(_text, (peer, agent, log_id)))
+    return f"{texts} {url} {more} {status} {slow.pid} {slow.group[1]} {slow.life}".lower()
+
+
+# --- garbage collection -----------------------------------------------------------------------
+
+_GENERATIONS = {name: Wanted(BY_NAME[f"gc_{name}{generation}"].id for generation in range(3))
+                for name in ("count", "threshold", "collections", "collected", "uncollectable")}
+_GC_REST = Wanted(BY_NAME[name].id for name in ("gc_is_enabled", "gc_freeze_count", "gc_dropped_events"))
+_EVENT = Wanted(BY_NAME[name].id for name in ("gc_event_start_stamp", "gc_event_duration", "gc_event_generation",
+                                              "gc_event_collected", "gc_event_uncollectable"))
+
+
+def gc_page(fleet, wants, ask, window, now):
+    """(process's id, name) of interpreters for gc_row, of the processes with the longest pauses first."""
+    found = []
+    for place, process in enumerate(fleet.processes()):
+        if place % BATCH == BATCH - 1:
+            yield
+        if wants(process) and not process.ended:
+            sums = process.windows.sums(now, "1m" if window == "now" else window)
+            found += [(-sums[GC_SECONDS], (process.id, name)) for name in process.interpreters]
+    return (yield from _page(found, ask))
+
+
+def gc_row(fleet, number, name, window, now):
+    """The collector of an interpreter, its process's pauses in `window`; None when it has gone meanwhile."""
+    process = fleet.process(number)
+    if process is None or process.ended or name not in process.interpreters:
+        return None
+    interpreter = process.interpreters[name]
+    sums, peaks, _ = process.windows.read(now, "1m" if window == "now" else window)
+    row = {"process": process.id, "pid": process.pid, "hostname": process.group[0], "process_group": process.group[1],
+           "life": process.life, "interpreter": _text(name), "enabled": None, "frozen": None, "dropped_events": None,
+           **dict.fromkeys(_GENERATIONS)}
+    if interpreter.snapshot is not None:
+        shape, datagram = interpreter.snapshot
+        row.update((key, list(shape.read(wanted, datagram))) for key, wanted in _GENERATIONS.items()
+                   if all(field in shape.ids for field in wanted))
+        enabled, frozen, dropped = shape.read(_GC_REST, datagram)
+        row.update(enabled=bool(enabled) if _GC_REST[0] in shape.ids else None,
+                   frozen=frozen if _GC_REST[1] in shape.ids else None,
+                   dropped_events=dropped if _GC_REST[2] in shape.ids else None)
+    row["window"] = {"pauses": int(sums[GC_PAUSES]), "seconds": sums[GC_SECONDS],
+                     "max": peaks[-1] if sums[GC_PAUSES] else None,
+                     "share": sums[GC_SECONDS] / sums[PERIOD] if sums[PERIOD] else None}
+    return row
+
+
+def gc_events(shapes, process, name, since):
+    """The newest EVENTS_MOST collections of one interpreter that were received after `since` (wall seconds).
+
+    A generator that yields between blocks and returns (events, how many older ones are left out).
+    """
+    events, earlier = [], 0
+    interpreter = process.interpreters.get(name)
+    if interpreter is None:
+        return events, earlier
+    chain = interpreter.chain
+    for stretch in chain.read(chain.position(), since_wall=since):
+        yield
+        for received, _, datagram in records(stretch.raw, stretch.records):
+            if datagram[5] == GC_EVENT and received > since:
+                shape, _ = shapes.check(datagram)
+                start, duration, generation, collected, uncollectable = shape.read(_EVENT, datagram)
+                events.append({"start": start, "duration": duration, "generation": generation, "collected": collected,
+                               "uncollectable": uncollectable})
+        if len(events) > 2 * EVENTS_MOST:
+            earlier += len(events) - EVENTS_MOST
+            del events[:-EVENTS_MOST]
+    earlier += max(0, len(events) - EVENTS_MOST)
+    return events[-EVENTS_MOST:], earlier
