@@ -20,7 +20,8 @@ from test_state_json import Asked, at_the_end, strict
 
 NAN, INF = float("nan"), float("inf")
 PARTS = ("collector", "totals", "groups", "processes", "findings")
-PAGED = {"/api/processes": "processes", "/api/workers": "workers", "/api/slow": "slow_requests", "/api/gc": "interpreters"}
+PAGED = {"/api/processes": "processes", "/api/workers": "workers", "/api/slow": "slow_requests",
+         "/api/gc": "interpreters"}
 PIECE_MOST = 3 * PIECE                  # characters are up to four bytes, a row comes whole
 
 
@@ -77,7 +78,8 @@ def test_findings_are_in_the_summary_with_a_verdict_and_look_at_the_last_minute_
     rules = [(finding["id"], finding["process_group"], finding["pid"]) for finding in found["findings"]]
     assert ("silent", "app", 7) in rules and {group for _, group, _ in rules} == {"app"}
     for finding in found["findings"]:
-        assert set(finding) == {"id", "severity", "hostname", "process_group", "pid", "process", "since", "text", "advice",
+        assert set(finding) == {"id", "severity", "hostname", "process_group", "pid", "process", "since", "text",
+                                "advice",
                                 "figures"}
     assert found["verdict"].startswith(found["findings"][0]["text"])
     for window in view.WINDOWS:             # what they said last
@@ -102,8 +104,10 @@ def a_busy_fleet(processes=30):
         fold(fleet, worker.started(), now=float(pid % 7))
         for at in range(8, 20):
             if pid % 10 or at < 12:
-                fold(fleet, worker.tick(dice.randrange(4), request_threads_current_elapsed=[dice.random()] * 5), now=float(at))
-                fold(fleet, worker.gc_snapshot("sub" if at % 2 else None), worker.gc_event(duration=dice.random() / 100),
+                fold(fleet, worker.tick(dice.randrange(4), request_threads_current_elapsed=[dice.random()] * 5),
+                     now=float(at))
+                fold(fleet, worker.gc_snapshot("sub" if at % 2 else None),
+                     worker.gc_event(duration=dice.random() / 100),
                      now=float(at))
         fold(fleet, *(worker.slow(f"{pid}-{number}", done=number == 1, thread=number, slow_duration=dice.random() * 20)
                       for number in range(pid % 4)), now=11.0 if pid % 10 == 0 else 19.5)
@@ -131,7 +135,8 @@ def test_pages_one_after_another_are_the_whole_table(path):
         cut += page[PAGED[path]]
     assert cut == rows
     assert asked.get(path + "?limit=0") == {**whole, PAGED[path]: []}
-    assert asked.get(f"{path}?offset={10 ** 11}&limit={10 ** 11}") == {**whole, "offset": len(rows) - 1, PAGED[path]: rows[-1:]}
+    assert asked.get(f"{path}?offset={10 ** 11}&limit={10 ** 11}") == {**whole, "offset": len(rows) - 1,
+                                                                       PAGED[path]: rows[-1:]}
     assert asked.get(f"{path}?offset={len(rows)}&limit=0") == {**whole, "offset": len(rows) - 1, PAGED[path]: []}
 
 
@@ -163,7 +168,8 @@ def test_processes_are_sorted_both_ways_by_what_was_asked(sort, window):
     for order in ("asc", "desc"):
         more = f"&window={window}" if window else ""
         found = asked.get(f"/api/processes?sort={sort}&order={order}{more}")["processes"]
-        steps = tables.process_page(fleet, lambda process: True, tables.Ask(sort, order == "desc"), window or "1m", 20.0)
+        steps = tables.process_page(fleet, lambda process: True, tables.Ask(sort, order == "desc"), window or "1m",
+                                    20.0)
         assert [row["id"] for row in found] == view.run(steps).items
         assert [row["id"] for row in asked.get(f"/api/processes?sort={sort}&order={order}{more}&search=api&limit=3")["processes"]
                 ] == [row["id"] for row in found if row["process_group"] == "api"][:3]
@@ -181,7 +187,8 @@ def test_processes_are_chosen_by_group_pid_life_and_when_they_were_last_heard():
     assert pids("pid=104") == [104] and pids("pid=9") == []
     for lives in ("stopped", "silent", "silent,stopped", "running"):
         assert pids("life=" + lives) == [row["pid"] for row in rows if row["life"] in lives.split(",")] != []
-    assert pids(f"since={WALL + 15}") == [row["pid"] for row in rows if max(row["last_seen"], row["life_since"]) > WALL + 15]
+    assert pids(f"since={WALL + 15}") == [row["pid"] for row in rows if max(row["last_seen"],
+                                                                            row["life_since"]) > WALL + 15]
 
 
 def test_one_process_of_a_pid_is_named_by_its_id():
@@ -262,7 +269,8 @@ def test_requests_that_go_while_the_answer_is_written_are_left_out_and_it_stays_
     for stop in (0, 1, 3, 10):
         fleet, worker = a_fleet(), Worker()
         fold(fleet, worker.tick(1), now=1.0)
-        fold(fleet, *(worker.slow(f"r{number}", done=True, slow_path_info="/" + "x" * 500) for number in range(600)), now=1.0)
+        fold(fleet, *(worker.slow(f"r{number}", done=True, slow_path_info="/" + "x" * 500) for number in range(600)),
+             now=1.0)
         _, response = Asked(fleet, 2.0).response("/api/slow?sort=age&order=desc")
         body, said = iter(response.body), b""
         for _ in range(stop):
@@ -309,7 +317,8 @@ def kept():
     return asked
 
 
-@pytest.mark.parametrize("query", ["limit=30&sort=state", "limit=30&sort=age&order=desc", "sort=url", "search=nothing", "life=lost"])
+@pytest.mark.parametrize("query", ["limit=30&sort=state", "limit=30&sort=age&order=desc", "sort=url",
+                                   "search=nothing", "life=lost"])
 def test_a_page_of_sixteen_thousand_slow_requests_comes_in_small_pieces_from_little_memory(kept, query):
     tracemalloc.start()
     try:
@@ -329,7 +338,8 @@ def test_a_page_of_sixteen_thousand_slow_requests_comes_in_small_pieces_from_lit
     assert "age" not in query or ages == sorted(ages, reverse=True)
 
 
-@pytest.mark.parametrize("path", ["/api/processes", "/api/workers", "/api/gc", "/api/summary", "/api/processes?sort=p95&limit=40",
+@pytest.mark.parametrize("path", ["/api/processes", "/api/workers", "/api/gc", "/api/summary",
+                                  "/api/processes?sort=p95&limit=40",
                                   "/api/summary?parts=groups"])
 def test_two_hundred_processes_are_looked_at_a_few_at_a_time(path):
     """A turn for others after a few dozen processes or a piece of text, whichever comes first."""
@@ -342,7 +352,8 @@ def test_rows_of_wide_servers_are_made_one_by_one():
     fleet = a_fleet()
     for pid in range(100, 300):
         fold(fleet, Worker(pid).tick(1, request_threads_completed=[1] * 128, **{
-            f"request_threads_{name}": [0.25] * 128 for name in ("busy_time", "cpu_time", "current_elapsed", "max_duration")}),
+            f"request_threads_{name}": [0.25] * 128 for name in ("busy_time", "cpu_time", "current_elapsed",
+                                                                 "max_duration")}),
             now=1.0)
     asked = Asked(fleet, 2.0)
     asked.body("/api/workers?limit=1")
@@ -385,7 +396,8 @@ def test_an_interpreter_whose_name_is_no_text_is_found_by_how_it_is_shown():
     raw = [(8, TEXT, b"a\xff|/b")]
     values = named(gc_event_start_stamp=WALL, gc_event_duration=0.5, gc_event_generation=1, gc_event_collected=2,
                    gc_event_uncollectable=0)
-    fold(fleet, worker.datagram(GC_EVENT, raw + values), worker.gc_event(duration=0.25), worker.gc_event("x", NAN), now=1.0)
+    fold(fleet, worker.datagram(GC_EVENT, raw + values), worker.gc_event(duration=0.25), worker.gc_event("x", NAN),
+         now=1.0)
     asked, [process] = Asked(fleet, 2.0), fleet.processes()
 
     def durations(query):
@@ -401,7 +413,8 @@ def test_an_interpreter_whose_name_is_no_text_is_found_by_how_it_is_shown():
 def test_collections_since_a_moment_and_no_more_than_the_newest_two_thousand_in_small_pieces():
     fleet, worker = a_fleet(), Worker()
     for at in range(40):
-        fold(fleet, worker.tick(1), worker.gc_snapshot(), *(worker.gc_event(duration=at / 1000) for _ in range(64)), now=float(at))
+        fold(fleet, worker.tick(1), worker.gc_snapshot(), *(worker.gc_event(duration=at / 1000) for _ in range(64)),
+             now=float(at))
     asked, [process] = Asked(fleet, 40.0), fleet.processes()
     path = f"/api/gc/events?process={process.id}"
     found = asked.get(path)
@@ -440,7 +453,8 @@ def test_the_series_over_http_has_its_columns_named_and_a_point_for_each_five_se
         point and [*point[:slow], None, *point[slow + 1:]] for point in found["points"]]
     assert asked.get("/api/series?group=none")["points"] == [None] * 12
     assert len(asked.get("/api/series?window=10m")["points"]) == 120
-    assert [asked.body("/api/series?" + query)[0] for query in ("process=99999999", "process=x", "window=2m")] == [404, 400, 400]
+    assert [asked.body("/api/series?" + query)[0] for query in ("process=99999999", "process=x",
+                                                                "window=2m")] == [404, 400, 400]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -509,7 +523,8 @@ def test_numbers_that_json_has_not_and_hostile_texts_are_strict_json_on_all_path
         fold(fleet, worker.started(), now=0.5)
         for _ in range(3):
             fold(fleet, worker.tick(1, [0.5], **dict(dice.sample(sorted(values.items()), 6))), now=dice.random() * 20)
-        fold(fleet, worker.slow(dice.choice(texts)[:100], slow_duration=dice.choice(odd), slow_start_stamp=dice.choice(odd),
+        fold(fleet, worker.slow(dice.choice(texts)[:100], slow_duration=dice.choice(odd),
+                                slow_start_stamp=dice.choice(odd),
                                 slow_thread_id=dice.choice((0, 1, 2 ** 64 - 1)), slow_path_info=dice.choice(texts)),
              worker.gc_event(dice.choice(texts), dice.choice(odd), stamp=dice.choice(odd)),
              worker.gc_snapshot(dice.choice(texts)), worker.stopping() if pid % 7 == 0 else worker.tick(0), now=20.0)
@@ -521,12 +536,14 @@ def test_numbers_that_json_has_not_and_hostile_texts_are_strict_json_on_all_path
         strict(body.decode("utf-8"))
 
 
-HOSTILE = ("", "0", "-1", "1e400", "nan", "inf", "9" * 12, "9" * 13, "9" * 5000, "%00", "%0d%0aX:1", "%ff%fe", "%zz", "%", "\\",
+HOSTILE = ("", "0", "-1", "1e400", "nan", "inf", "9" * 12, "9" * 13, "9" * 5000, "%00", "%0d%0aX:1", "%ff%fe", "%zz",
+           "%", "\\",
            "%C2%B2", "%D9%A3", "+1", "0x10", "1_000", " 1", "asc,desc", ",", "%2C" * 50, "a" * 3000, "%f0%9f%a6%84", "'--", "__class__",
            "<script>", "%1b[2J", "None", "True")
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.path.startswith("/api") and route.method == "GET"],
+@pytest.mark.parametrize("route",
+                         [route for route in ROUTES if route.path.startswith("/api") and route.method == "GET"],
                          ids=lambda route: route.path)
 def test_whatever_stands_in_a_parameter_it_is_answered_or_refused_in_one_line(route):
     asked = Asked(a_busy_fleet(12), 20.0)
@@ -554,8 +571,10 @@ def test_of_a_parameter_given_twice_the_last_one_counts():
 
 @pytest.mark.parametrize("path, said", [
     ("/api/processes?sort=colour", "sort=colour: one of pid"), ("/api/slow?sort=rss", "sort=rss: one of state"),
-    ("/api/processes?order=up", "order=up: asc or desc"), ("/api/processes?life=dead", "life=dead: one or more of started"),
-    ("/api/slow?life=running", "life=running: one or more of active"), ("/api/slow?limit=1.5", "limit=1.5: a whole number"),
+    ("/api/processes?order=up", "order=up: asc or desc"), ("/api/processes?life=dead",
+                                                           "life=dead: one or more of started"),
+    ("/api/slow?life=running", "life=running: one or more of active"), ("/api/slow?limit=1.5",
+                                                                        "limit=1.5: a whole number"),
     ("/api/workers?sort=pid", "unknown parameter 'sort'"), ("/api/gc?window=1h", "window=1h: one of now"),
     ("/api/processes?window=1m,10m", "window=1m,10m: one of now"), ("/api/series?window=", "window=: one of now"),
     ("/api/histogram?window=x", "window=x: one of now"), ("/api/slow?sort=a%0Ab", "sort=a\\nb: one of state")])

@@ -50,8 +50,10 @@ def raw_points(ticks, now, name, wall):
             cores += sum((fields["cpu_user_utilization"] + fields["cpu_system_utilization"]) * fields["sample_period"]
                          for fields in own) / told
         out.append({
-            "time": pytest.approx(wall - now + 5 * index, abs=1e-5), "requests": requests, "throughput": pytest.approx(rate),
-            "capacity": pytest.approx(sum(fields["capacity_utilization"] * fields["sample_period"] for _, fields in held) / period),
+            "time": pytest.approx(wall - now + 5 * index,
+                                  abs=1e-5), "requests": requests, "throughput": pytest.approx(rate),
+            "capacity": pytest.approx(sum(fields["capacity_utilization"] * fields["sample_period"] for _,
+                                          fields in held) / period),
             "cpu": pytest.approx(cores), "rss": sum({pid: fields["memory_rss"] for pid, fields in held}.values()),
             "mean": pytest.approx(time["request"] / requests) if requests else None,
             "max": max(fields["request_time_max"] for fields in served) if served else None,
@@ -119,7 +121,8 @@ def test_the_rate_of_many_is_the_sum_of_theirs_whenever_in_the_interval_each_one
     """Also in the newest point, whose slots most of them have not closed when the next one has just begun."""
     fleet = a_fleet()
     team = [Worker(7 + number) for number in range(workers)]
-    for at, number in sorted((turn + (number + 0.5) / workers, number) for turn in range(70) for number in range(workers)):
+    for at, number in sorted((turn + (number + 0.5) / workers,
+                              number) for turn in range(70) for number in range(workers)):
         if at <= now:
             fold(fleet, team[number].tick(10), now=at)
     assert column(fleet, now, "throughput") == [10.0 * workers] * 12

@@ -91,7 +91,8 @@ def a_motley_fleet(seed=1):
             fold(fleet, worker.gc_snapshot(), now=float(born))          # no tick ever
             continue
         fold(fleet, worker.started(), now=float(born))
-        more = dice.choice(({}, {}, {"memory_rss": None}, {"cpu_user_utilization": None}, {"capacity_utilization": None},
+        more = dice.choice(({}, {}, {"memory_rss": None}, {"cpu_user_utilization": None},
+                            {"capacity_utilization": None},
                             {"request_threads_active": None}))
         for at in range(born + 1, 90 if quiet and born < 90 else 130):
             requests = dice.choice((0, 1, 3))
@@ -169,7 +170,8 @@ def test_the_slots_are_those_of_the_newest_tick():
     idle = {"elapsed": 0.0, "busy": 0.0, "cpu": 0.0, "completed": 0, "longest": 0.0}
     assert row == {
         "id": fleet.processes()[0].id, "pid": 7, "hostname": "web1", "process_group": "app", "role": "daemon", "life": "running",
-        "silent_s": None, "age_s": 0.5, "threads": {"maximum": 5, "started": 5, "active": 1}, "period": 2.0, "requests": [],
+        "silent_s": None, "age_s": 0.5, "threads": {"maximum": 5, "started": 5,
+                                                    "active": 1}, "period": 2.0, "requests": [],
         "slots": [{"elapsed": 0.0, "busy": 0.5, "cpu": 0.25, "completed": 2, "longest": 0.75},
                   {"elapsed": 4.5, "busy": 0.25, "cpu": 0.0, "completed": 1, "longest": 0.25}, idle, idle, idle]}
 
@@ -239,12 +241,14 @@ def test_the_slots_of_a_capture_are_the_arrays_of_the_newest_ticks(name):
 
 
 def test_prefork_has_one_slot_of_nothing_and_wide_servers_have_all_of_theirs():
-    fleet = fold(a_fleet(), next(datagram for _, _, datagram in capture("embedded_prefork") if datagram[5] == 2), now=1.0)
+    fleet = fold(a_fleet(), next(datagram for _, _, datagram in capture("embedded_prefork") if datagram[5] == 2),
+                 now=1.0)
     [row] = workers(fleet, 1.0)
     assert row["slots"] == [{"elapsed": 0.0, "busy": 0.0, "cpu": 0.0, "completed": 0, "longest": 0.0}]
     fleet = fold(a_fleet(), Worker().tick(1, **slots(**{name: [1.0] * 128 for name in (
         "busy_time", "cpu_time", "current_elapsed", "max_duration")}, completed=[1] * 128)), now=1.0)
-    assert workers(fleet, 1.0)[0]["slots"] == [{"elapsed": 1.0, "busy": 1.0, "cpu": 1.0, "completed": 1, "longest": 1.0}] * 128
+    assert workers(fleet, 1.0)[0]["slots"] == [{"elapsed": 1.0, "busy": 1.0, "cpu": 1.0, "completed": 1,
+                                                "longest": 1.0}] * 128
 
 
 def test_arrays_of_different_lengths_and_numbers_that_json_has_not_are_null():
@@ -275,7 +279,8 @@ def test_a_process_that_ends_or_goes_while_the_page_is_written_has_no_row():
 def slow_fleet():
     """Requests in all lives; it is 30 s."""
     fleet, first, second = a_fleet(), Worker(7), Worker(8)
-    fold(fleet, first.tick(1), first.slow("done", done=True, slow_duration=4.0, slow_status=500, slow_method="POST"), now=1.0)
+    fold(fleet, first.tick(1), first.slow("done", done=True, slow_duration=4.0, slow_status=500, slow_method="POST"),
+         now=1.0)
     fold(fleet, second.tick(1), second.slow("lost", slow_duration=2.0), second.stopped(), now=2.0)
     fold(fleet, first.slow("stale", slow_duration=6.0, slow_path_info="/b"), now=10.0)
     fold(fleet, first.slow("late", done=True, slow_duration=1.0, slow_path_info="/a"), now=20.0)
@@ -323,7 +328,8 @@ def test_collectors_are_rows_with_their_newest_snapshot_those_of_long_pauses_fir
     fold(fleet, calm.tick(1), calm.gc_snapshot(), calm.gc_event(duration=0.25), now=1.0)
     fold(fleet, busy.tick(1), busy.gc_snapshot("sub", gc_dropped_events=3, gc_is_enabled=0, gc_freeze_count=4,
                                                **{f"gc_threshold{n}": 700 - n for n in range(3)}),
-         busy.gc_event("sub", 0.5), busy.gc_event("sub", 0.25), busy.gc_snapshot("\x9f".encode("latin-1").decode("latin-1")),
+         busy.gc_event("sub", 0.5), busy.gc_event("sub",
+                                                  0.25), busy.gc_snapshot("\x9f".encode("latin-1").decode("latin-1")),
          now=1.0)
     page = view.run(tables.gc_page(fleet, everything, Ask(), "1m", 1.0))
     rows = [tables.gc_row(fleet, *item, "1m", 1.0) for item in page.items]
@@ -340,7 +346,8 @@ def test_collections_of_one_interpreter_are_the_newest_and_the_others_are_counte
     monkeypatch.setattr(tables, "EVENTS_MOST", 3)
     fleet, worker = a_fleet(), Worker()
     for now in range(8):
-        fold(fleet, worker.gc_snapshot("x"), worker.gc_event("x", duration=now + 0.5), worker.gc_event("y"), now=float(now))
+        fold(fleet, worker.gc_snapshot("x"), worker.gc_event("x", duration=now + 0.5), worker.gc_event("y"),
+             now=float(now))
     [process] = fleet.processes()
 
     def found(since, name=b"x"):
@@ -393,7 +400,8 @@ def raw_sums(ticks):
         for phase in PHASES if count else ():
             sums[phase + "_x_requests"] += fields.get(phase + "_time", 0.0) * count
             peaks[phase + "_time_max"] = max(peaks[phase + "_time_max"], fields.get(phase + "_time_max", 0.0))
-        for name in ("input_bytes", "input_reads", "output_bytes", "output_writes", *(f"status_{n}xx" for n in range(1, 6))):
+        for name in ("input_bytes", "input_reads", "output_bytes", "output_writes",
+                     *(f"status_{n}xx" for n in range(1, 6))):
             sums[name] += fields.get(name + "_total", 0) if count else 0
         if count:
             row = [a + b for a, b in zip(row, fields["request_time_buckets"])]

@@ -10,7 +10,7 @@ from modwsgi_tel.console.cells import Span, apart, clip, fit, line, line_width, 
 from modwsgi_tel.console.draw import Column, chart, spark, stacked, table
 from modwsgi_tel.console.keys import FAR, Pane
 from modwsgi_tel.console.paging import asked, shortened
-from modwsgi_tel.console.words import (LIVE, OVERLAPPING, PARTS, axis, busy_style, clock, errors_style, group_words,
+from modwsgi_tel.console.words import (LIVE, OVERLAPPING, PARTS, SEVERITIES, axis, busy_style, clock, errors_style, group_words,
                                        marked, missing, wrapped)
 from modwsgi_tel.figures import UNKNOWN, duration, moment, number, percent, size as bytes_text
 from modwsgi_tel.wire.fields import PHASES
@@ -19,7 +19,6 @@ _NAME_MOST = 20                         # cells of a group's or host's name in t
 _LINES_MOST = 6                         # of one finding's text
 _CHART_MOST = 8                         # Lines of one chart, on a very large screen more
 _REASON = 1e15                          # no rate, size, time or amount is larger
-SEVERITIES = {"critical": "bad", "warning": "warn", "info": "accent"}
 FINDINGS_SHOWN = 3                      # with their advice, when the screen is short of lines
 
 assert {name for name, *_ in PARTS + OVERLAPPING} | {"request"} == set(PHASES)

@@ -1,7 +1,6 @@
 """Processes: a table of them; Enter opens one."""
 from collections import namedtuple
 
-from modwsgi_tel.console import words
 from modwsgi_tel.console.cells import Span, clip, fit, line, safe
 from modwsgi_tel.console.draw import Column, Sorted, meter, table
 from modwsgi_tel.console.keys import Pane, table_of
@@ -16,11 +15,6 @@ FILTERS = (("", "all"), (",".join(LIVE), "live"), ("silent,stopping,vanished", "
 METER = 10                              # cells of a bar
 NAME_LEAST = 8                          # cells of a name; on a wide screen a fifth of it
 FOOT_FROM = 6                           # rows of a body that has one for the foot
-
-
-def clock(stamp):
-    """Time of day of wall seconds, for the frame around the panes."""
-    return words.clock(stamp, stamp)
 
 
 # --- the table -----------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ For any view and size: at most `rows` Lines, none wider than `cols` cells, no co
 from modwsgi_tel.console import collector, gc, latency, lifecycle, overview, processes, slow, workers
 from modwsgi_tel.console.cells import Size, Span, apart, fit, line, line_width, restyled, safe
 from modwsgi_tel.console.keys import KEYS, Context, table_of
+from modwsgi_tel.console.paging import scrolled
+from modwsgi_tel.console.words import SEVERITIES, clock
 from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
 
 PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE)
 BY_NAME = {pane.name: pane for pane in PANES}
-SEVERITY_STYLES = {"critical": "bad", "warning": "warn", "info": "accent"}
 SCROLL_MOST = 1 << 14                   # lines of what is opened
 HEAD_LINES = 3                          # verdict, totals, tabs
 
@@ -47,7 +48,7 @@ def render(view, ui, screen):
     glyphs, inside = ui.glyphs, body_size(screen)
     source = view.get("source", {})
     if ui.help:
-        body = scrolled(help_lines(view, ui), ui, inside)
+        body = scrolled(help_lines(view, ui), ui.scroll, inside.rows)
     elif "summary" not in view:
         body = [line(), line(Span("  waiting for the first answer", "dim"))] if not source.get("trouble") else []
     else:
@@ -61,12 +62,6 @@ def render(view, ui, screen):
     return [fit(each, screen.cols, glyphs) for each in lines[:screen.rows]]
 
 
-def scrolled(lines, ui, screen):
-    """The Lines from Ui.scroll on, never beyond the last page."""
-    start = max(0, min(ui.scroll, len(lines) - screen.rows))
-    return lines[start:start + screen.rows]
-
-
 def settled(view, ui, screen):
     """The Ui with its scroll where the screen truly is: keys may have gone beyond the last line."""
     if not ui.scroll:
@@ -77,7 +72,7 @@ def settled(view, ui, screen):
     def drawn(scroll):
         moved = ui._replace(scroll=scroll)
         inside = body_size(screen)
-        return scrolled(help_lines(view, ui), moved, inside) if ui.help else pane_of(ui).body(view, moved, inside)
+        return scrolled(help_lines(view, ui), scroll, inside.rows) if ui.help else pane_of(ui).body(view, moved, inside)
 
     shown, low, high = drawn(ui.scroll), 0, min(ui.scroll, SCROLL_MOST)
     while low < high:
@@ -101,7 +96,7 @@ def verdict_line(view, ui, cols):
     findings = summary.get("findings") or []
     if not findings:
         return line(Span(safe(summary.get("verdict") or UNKNOWN, ui.glyphs), "good"))
-    style = SEVERITY_STYLES.get(findings[0].get("severity"), "warn")
+    style = SEVERITIES.get(findings[0].get("severity"), "warn")
     more = line(Span(f"+{len(findings) - 1} more", style)) if len(findings) > 1 else ()
     return apart(line(Span(safe(findings[0].get("text") or UNKNOWN, ui.glyphs), style)), more, cols, ui.glyphs)
 
@@ -112,22 +107,22 @@ def totals_line(view, ui, cols):
         return line()
     totals = summary.get("totals") or {}
     window = (totals.get("windows") or {}).get(ui.window) or {}
-    told = (f"{count} {life}" for life, count in (totals.get("lives") or {}).items() if count)
-    lives = safe(", ".join(told), ui.glyphs) or "no process yet"
+    alive = (f"{count} {life}" for life, count in (totals.get("lives") or {}).items() if count)
+    lives = safe(", ".join(alive), ui.glyphs) or "no process yet"
     request, status = (window.get("phases") or {}).get("request") or {}, window.get("status") or {}
     figures = [("req/s", number(window.get("throughput"))), ("busy", percent(window.get("capacity"))),
                ("p95", duration(request.get("p95"))), ("5xx", number(status.get("5xx"), 0)),
                ("slow", number((totals.get("slow") or {}).get("active"), 0)), ("lost", number(totals.get("lost"), 0)),
                ("cpu", number(window.get("cpu"), 2)),
                ("memory", size(_added(group.get("rss") for group in summary.get("groups") or ())))]
-    clock = line(Span(processes.clock(summary.get("time")), "dim"))
+    told = line(Span(clock(summary.get("time"), summary.get("time")), "dim"))
     spans = line(Span(lives, "bold"))
     for name, text in figures:
         more = line(Span(f"  {name} ", "dim"), text)
-        if line_width(spans + more) + 1 + line_width(clock) > cols:
+        if line_width(spans + more) + 1 + line_width(told) > cols:
             break                       # the last ones go first
         spans += more
-    return apart(spans, clock, cols, ui.glyphs)
+    return apart(spans, told, cols, ui.glyphs)
 
 
 def _added(values):

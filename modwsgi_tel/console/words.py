@@ -5,6 +5,7 @@ from modwsgi_tel.figures import UNKNOWN, duration, moment, number
 LIVE = ("started", "running", "silent", "stopping")
 LIFE_STYLES = {"silent": "bad", "vanished": "bad", "stopping": "warn", "stopped": "dim", "replaced": "dim",
                "started": "accent"}
+SEVERITIES = {"critical": "bad", "warning": "warn", "info": "accent"}       # of findings: their styles
 WINDOW_WORDS = {"now": "newest tick", "1m": "last minute", "10m": "last 10 minutes"}
 
 # Phases that follow one another add up to the request: name, letter and style in a bar.
