@@ -6,8 +6,8 @@ import time
 
 from modwsgi_tel.bounded import Ring
 from modwsgi_tel.console import views
-from modwsgi_tel.console.cells import ASCII, LINUX, UNICODE, Size, plain, safe
-from modwsgi_tel.console.keys import Ui, press
+from modwsgi_tel.console.cells import ASCII, LINUX, UNICODE, Size, Span, fit, line, plain, safe
+from modwsgi_tel.console.keys import Ui, press, with_table
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.options import token_in
@@ -61,7 +61,6 @@ class Console:
     def __init__(self, loop, source, ui, size, draw):
         self.loop, self.source, self.ui, self.size, self.draw_lines = loop, source, ui, size, draw
         self.view = {"source": {"name": source.name, "trouble": "", "age_s": None, "note": "", "replay": ""}, "errors": {}}
-        self.quits = False
         self.looked = lambda: None      # called after each look, with its answers in `view`
         self.log = lambda line: None
         self.frame_s = FRAME_S
@@ -139,7 +138,14 @@ class Console:
         wanted = self.paths()
         kept = {name: answer for name, answer in self.view.items()
                 if name not in self._paths or wanted.get(name) == self._paths[name]}
-        return views.render(kept, self.ui, self.size())
+        try:
+            return views.render(kept, self.ui, self.size())
+        except Exception as error:      # an answer as no collector gives it; with --listen a whole collector would end with it
+            import traceback
+            self.log("".join(traceback.format_exception(type(error), error, error.__traceback__))[-3000:])
+            text = safe(f"this view cannot be drawn, others may ({type(error).__name__}: {error}); q quits", self.ui.glyphs)
+            size = self.size()
+            return [fit(line(Span(text, "bad")), size.cols, self.ui.glyphs)][:size.rows]
 
     def draw(self):
         self.draw_lines(self.lines())
@@ -173,7 +179,6 @@ class Console:
         if what == "look":
             return True
         if what == "quit":
-            self.quits = True
             self.loop.stop()
         elif what == "copy":
             self.ui = self.ui._replace(message=self._copied())
@@ -241,6 +246,7 @@ class Terminal:
         self.loop, self.screen, self.may_stop = loop, screen, may_stop
         self.console = None
         self.gone = ()                  # what Screen.keys and flush raise when the terminal was closed
+        self._late = False              # a screen was not drawn, since the terminal had not taken the last one
 
     def attach(self, console):
         self.console = console
@@ -263,6 +269,7 @@ class Terminal:
             self.console.key(name)
 
     def draw(self, lines):
+        self._late = bool(self.screen.pending)
         self.screen.draw(lines)
         self._flush()
 
@@ -270,6 +277,8 @@ class Terminal:
         try:
             if self.screen.flush():
                 self.loop.writers.pop(self.screen.descriptor, None)
+                if self._late:
+                    self.console.draw()
             else:
                 self.loop.writers[self.screen.descriptor] = self._flush
         except self.gone:
@@ -397,6 +406,8 @@ def top(values):
     ui = Ui(view=values.view or ("processes" if values.once else "overview"), window=values.window, group=values.group,
             refresh_s=values.refresh, speed=values.speed, glyphs=glyphs_for(environ, values.ascii))
     on_screen = not (values.once or values.plain)
+    if not on_screen:
+        ui = with_table(ui, cursor=-1)  # there are no keys to move one
     screen = _screen(wants_colour(values, environ)) if on_screen else None
     collector = None
     try:

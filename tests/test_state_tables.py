@@ -335,7 +335,8 @@ def test_collectors_are_rows_with_their_newest_snapshot_those_of_long_pauses_fir
     rows = [tables.gc_row(fleet, *item, "1m", 1.0) for item in page.items]
     assert [(row["pid"], row["interpreter"]) for row in rows] == [(8, "sub"), (8, "\x9f"), (7, "")]
     assert rows[0] == {
-        "process": fleet.processes()[1].id, "pid": 8, "hostname": "web1", "process_group": "app", "life": "running",
+        "process": fleet.processes()[1].id, "pid": 8, "hostname": "web1", "process_group": "app",
+        "role": "daemon", "life": "running",
         "interpreter": "sub", "enabled": False, "frozen": 4, "dropped_events": 3, "count": None, "threshold": [700, 699, 698],
         "collections": [10, 9, 8], "collected": None, "uncollectable": None,
         "window": {"pauses": 2, "seconds": 0.75, "max": 0.5, "share": 0.75}}

@@ -119,6 +119,10 @@ def as_jsonl(found):
     return "".join(printable_json(row) + "\n" for row in rows)
 
 
+def _cores(cpu):
+    return number(cpu, 2)               # as the console has it
+
+
 # The columns of the table of processes: head, from a row of the summary, for csv, for people.
 _COLUMNS = (
     ("pid", lambda row: row["pid"], str),
@@ -129,7 +133,7 @@ _COLUMNS = (
     ("p95", lambda row: _request(row, "p95"), duration),
     ("p99", lambda row: _request(row, "p99"), duration),
     ("busy", lambda row: row["windows"]["1m"]["capacity"], percent),
-    ("cpu", lambda row: row["windows"]["1m"]["cpu"], percent),
+    ("cpu", lambda row: row["windows"]["1m"]["cpu"], _cores),
     ("rss", lambda row: row["rss"], size),
     ("5xx", lambda row: row["windows"]["1m"]["status"]["5xx"], str),
     ("slow", lambda row: row["slow_active"], str),
@@ -184,7 +188,7 @@ def as_text(found):
         rows.append([group["process_group"] or "(embedded)", group["hostname"],
                      sum(count for life, count in group["lives"].items() if life not in ("stopped", "vanished", "replaced")),
                      number(window["throughput"]), *(duration(request.get(name)) for name in ("p50", "p95", "p99")),
-                     duration(queue.get("p95")), percent(window["capacity"]), percent(window["cpu"]), size(group["rss"]),
+                     duration(queue.get("p95")), percent(window["capacity"]), _cores(window["cpu"]), size(group["rss"]),
                      window["status"]["5xx"], group["slow_active"]])
     lines += table(heads, rows, heads[2:]) + [""]
     lines += table([head for head, _, _ in _COLUMNS],

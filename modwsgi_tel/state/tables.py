@@ -254,9 +254,8 @@ def gc_row(fleet, number, name, window, now):
     interpreter = process.interpreters[name]
     sums, peaks, _ = process.windows.read(now, "1m" if window == "now" else window)
     row = {"process": process.id, "pid": process.pid, "hostname": process.group[0], "process_group": process.group[1],
-           "role": process.role,
-           "life": process.life, "interpreter": _text(name), "enabled": None, "frozen": None, "dropped_events": None,
-           **dict.fromkeys(_GENERATIONS)}
+           "role": process.role, "life": process.life, "interpreter": _text(name), "enabled": None, "frozen": None,
+           "dropped_events": None, **dict.fromkeys(_GENERATIONS)}
     if interpreter.snapshot is not None:
         shape, datagram = interpreter.snapshot
         row.update((key, list(shape.read(wanted, datagram))) for key, wanted in _GENERATIONS.items()
