@@ -65,7 +65,8 @@ class Tmux:
             rows, cols = self._size
             self._cleanup.callback(self._tmux, "kill-server", check=False)
             self._tmux("start-server", ";", "set-option", "-g", "default-terminal", "tmux-256color", ";",
-                       "set-option", "-g", "escape-time", "0", ";", "new-session", "-d", "-x", str(cols), "-y", str(rows), "-c", self._cwd,
+                       "set-option", "-g", "escape-time", "0", ";", "new-session", "-d", "-x",
+                       str(cols), "-y", str(rows), "-c", self._cwd,
                        "env PS1='shell> ' bash --norc --noprofile")
             self.shell = int(self.told("#{pane_pid}"))
             self.wait_for("shell>")
@@ -184,7 +185,8 @@ class Pty:
                 preparing()
 
         self.process = subprocess.Popen([*program, *arguments], stdin=slave, stdout=slave, stderr=slave,
-                                        cwd=cwd or ROOT, env=environment(**{"TERM": "xterm-256color", **more}), start_new_session=True,
+                                        cwd=cwd or ROOT, env=environment(**{"TERM": "xterm-256color", **more}),
+                                        start_new_session=True,
                                         preexec_fn=prepare)
 
     def __enter__(self):

@@ -510,11 +510,11 @@ def test_what_is_longer_than_the_buffer_is_shown_as_wrong(folder, name):
 def test_it_ends_after_its_duration_and_on_signals(folder):
     with Listening(folder, "--duration", "0.2s") as listening:
         assert listening.result() == (0, "", "")
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for signalled in (signal.SIGTERM, signal.SIGINT):
         with Listening(folder) as listening:
             listening.send(capture("smoke")[0])
             assert listening.process.stdout.readline()          # at once, not when a buffer is full
-            listening.process.send_signal(number)
+            listening.process.send_signal(signalled)
             assert (listening.result(), os.path.lexists(listening.path)) == ((0, "", ""), False)
 
 

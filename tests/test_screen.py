@@ -173,7 +173,7 @@ screens = 0
 while show(*[[Span(chr(65 + screens % 26) * 290)]] * 90) and screens < 1000:
     screens += 1
 kept = screen.pending
-show([Span("not drawn")])
+screen.draw([line(Span("not drawn"))])
 status = int(not kept or screen.pending != kept or screens == 1000)
 """
 

@@ -431,8 +431,8 @@ def test_where_there_is_no_terminal_it_says_what_to_use_instead(url, which):
     try:
         streams = {"stdin": slave, "stdout": slave, "stderr": subprocess.PIPE,
                    which: subprocess.DEVNULL if which == "stdin" else subprocess.PIPE}
-        done = subprocess.run([*PROGRAM, "top", "--url", url], cwd=ROOT, env=environment(TERM="xterm"), timeout=DEADLINE_S,
-                              **streams)
+        done = subprocess.run([*PROGRAM, "top", "--url", url], cwd=ROOT, env=environment(TERM="xterm"),
+                              timeout=DEADLINE_S, **streams)
     finally:
         os.close(master)
         os.close(slave)
@@ -447,8 +447,8 @@ def test_a_python_without_curses_offers_what_works_without(url, folder):
     with Pty("top", "--url", url, **stub) as terminal:
         assert terminal.ended() == 2
         assert terminal.seen.decode() == (
-            "modwsgi-tel: this Python has no curses (No module named _curses): use --once, or --plain for a screenful again and "
-            "again\r\n")
+            "modwsgi-tel: this Python has no curses (No module named _curses): use --once, or --plain for a "
+            "screenful again and again\r\n")
     status, out, err = run("--once", "--url", url, **stub)
     assert (status, err) == (0, "") and "processes" in out
     with plain("--url", url, "--refresh", "0.1", **stub) as process:
@@ -542,8 +542,8 @@ def test_a_token_and_a_unix_socket_are_used(serve, folder):
 @contextlib.contextmanager
 def plain(*arguments, **variables):
     """top --plain, its screenfuls read from a pipe."""
-    process = subprocess.Popen([*PROGRAM, "top", "--plain", *arguments], cwd=ROOT, env=environment(**{"TERM": None, **variables}),
-                               **PIPES)
+    process = subprocess.Popen([*PROGRAM, "top", "--plain", *arguments], cwd=ROOT,
+                               env=environment(**{"TERM": None, **variables}), **PIPES)
     with process:
         try:
             yield process
@@ -810,7 +810,7 @@ def test_the_existing_collector_can_be_watched_too(folder):
 
 
 def send_now(path, name):
-    """Send a capture as if its last record came now; no garbage collections: the other does not bear their interpreters."""
+    """Send a capture as if its last record came now; without garbage collections: their interpreters break it."""
     late = time.time() - capture(name)[-1][0]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.settimeout(DEADLINE_S)

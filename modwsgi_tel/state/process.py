@@ -257,14 +257,19 @@ class Process:
         return self.windows.total[place] + self.windows.open.sums[place]
 
     def lost(self):
-        return sum(sequence.lost for sequence in self.sources.values())
+        return self.losses()[0]
 
     def rss(self):
         """Bytes, as its newest tick says; 0 when it does not."""
         return self.tick[1].read(_MEMORY, self.tick[2])[0] if self.tick is not None else 0
 
-    def lost_uncertain(self):
-        return sum(sequence.uncertain for sequence in self.sources.values())
+    def losses(self):
+        """(datagrams lost, those of them that may have been an unseen restart instead)."""
+        lost = uncertain = 0
+        for sequence in self.sources.values():
+            lost += sequence.lost
+            uncertain += sequence.uncertain
+        return lost, uncertain
 
     def discard(self):
         self.chain.discard()

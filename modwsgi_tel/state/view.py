@@ -34,6 +34,8 @@ ROWS_BATCH = 8                          # rows of processes: a tenth of a millis
 INFINITE = float("inf")
 _THREADS = (("maximum", "request_threads_maximum"), ("started", "request_threads_started"),
             ("active", "request_threads_active"))
+_LIVE = ("rss", *(name for name, _ in _THREADS))            # of the newest tick, added up over a group
+_LIVE_IDS = Wanted((BY_NAME["memory_rss"].id, *(BY_NAME[field].id for _, field in _THREADS)))
 
 
 def run(steps):
@@ -62,10 +64,7 @@ def summary_steps(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
     for group in list(fleet.groups.values()) if "totals" in parts or "groups" in parts else ():
         members = list(group.processes.values())
         merged = yield from _merged(group, members, now, windows)
-        counters = fleet.counters(group)
-        lost = group.lost + sum(process.lost() for process in group.processes.values())
-        yield
-        row = yield from _group(group, members, merged, counters, lost, total)
+        row = yield from _group(fleet, group, merged, total)
         groups.append(row)
     if "totals" in parts:
         out["totals"] = yield from total.view(fleet)
@@ -228,21 +227,27 @@ class _Total:
     def __init__(self, names):
         self.sums = {name: _Sum() for name in names}
         self.counters = Counter()
-        self.lost = 0
+        self.lives = dict.fromkeys(LIVES, 0)
+        self.lost = self.uncertain = self.active = 0
         self.present = frozenset()
         self.switch_interval = 0.0
 
+    def count(self, process):
+        """Add what no window has of a process; its lost datagrams."""
+        lost, uncertain = process.losses()
+        self.lives[process.life] += 1
+        self.lost += lost
+        self.uncertain += uncertain
+        self.active += len(process.slow_active)
+        return lost
+
     def view(self, fleet):
-        lives, uncertain, active, processes = dict.fromkeys(LIVES, 0), 0, 0, fleet.processes()
-        for process in processes:
-            lives[process.life] += 1
-            uncertain += process.lost_uncertain()
-            active += len(process.slow_active)
+        for process in fleet.processes():
             if process.identity is None:        # no tick yet, so in no group
-                self.lost += process.lost()
-        return {"groups": len(fleet.groups), "processes": len(processes), "lives": lives,
-                "counters": dict(self.counters), "lost": self.lost, "lost_uncertain": uncertain,
-                "slow": {"kept": len(fleet.slow), "active": active, "lost": fleet.slow_lost},
+                self.count(process)
+        return {"groups": len(fleet.groups), "processes": sum(self.lives.values()), "lives": self.lives,
+                "counters": dict(self.counters), "lost": self.lost, "lost_uncertain": self.uncertain,
+                "slow": {"kept": len(fleet.slow), "active": self.active, "lost": fleet.slow_lost},
                 "windows": (yield from _windows_of(self.sums, self.present, self.switch_interval))}
 
 
@@ -256,32 +261,39 @@ def _windows_of(sums, present, switch_interval):
     return out
 
 
-def _group(group, members, merged, counters, lost, total):
+def _group(fleet, group, merged, total):
+    """A row of `groups`, added to the total; what is of single processes in one step, or one that goes is counted twice."""
+    members, counters = list(group.processes.values()), fleet.counters(group)
     present = group.present.union(*{id(process.present): process.present for process in members}.values())
     switch = max((process.switch_interval for process in members), default=0.0)
     for name, held in merged.items():
         total.sums[name].add(held.slot, held.spans)
         total.sums[name].add_rates(held.rates)
     total.counters.update(counters)
-    total.lost += lost
+    total.lost += group.lost
     total.present |= present
     total.switch_interval = max(total.switch_interval, switch)
     lives, roles = dict.fromkeys(LIVES, 0), Counter()
-    threads, rss = {}, None
+    threads, rss, lost, active = {}, None, group.lost, 0
     for process in members:
         lives[process.life] += 1
         roles[process.role] += 1
-        fields = newest_fields(process)
-        if process.life not in ENDED and fields:
-            for name, field in _THREADS:
-                if field in fields:
-                    threads[name] = threads.get(name, 0) + fields[field]
-            if "memory_rss" in fields:
-                rss = (rss or 0) + fields["memory_rss"]
+        lost += total.count(process)
+        active += len(process.slow_active)
+        if process.tick is not None and process.life not in ENDED:
+            _, shape, datagram, _ = process.tick
+            for name, number, value in zip(_LIVE, _LIVE_IDS, shape.read(_LIVE_IDS, datagram)):
+                if number not in shape.ids:
+                    continue
+                if name == "rss":
+                    rss = (rss or 0) + value
+                else:
+                    threads[name] = threads.get(name, 0) + value
+    yield
     return {"hostname": group.name[0], "process_group": group.name[1], "lives": lives, "roles": dict(roles),
             "threads": threads or None, "rss": rss, "counters": counters, "lost": lost,
             "started": group.started, "stopped": group.stopped, "vanished": group.vanished,
-            "stop_reasons": dict(group.reasons), "slow_active": sum(len(process.slow_active) for process in members),
+            "stop_reasons": dict(group.reasons), "slow_active": active,
             "slow_lost": group.slow_lost, "switch_interval": switch or None,
             "windows": (yield from _windows_of(merged, present, switch))}
 
@@ -317,6 +329,7 @@ def process_view(process, now, wall, names=WINDOWS):
         sums, peaks, row = process_total(process, now, name)
         windows[name] = window(sums, peaks, {} if row is None else {"request": row}, sums[PERIOD], process.present,
                                phases=("request",))
+    lost, uncertain = process.losses()
     totals = process.windows.total
     opened = process.windows.open.sums
     return {
@@ -331,7 +344,7 @@ def process_view(process, now, wall, names=WINDOWS):
         "threads": {name: fields.get(field) for name, field in _THREADS}, "rss": fields.get("memory_rss"),
         "max_rss": fields.get("memory_max_rss"), "slow_threshold": finite(fields.get("slow_requests_threshold")),
         "slow_active": len(process.slow_active), "interpreters": len(process.interpreters),
-        "lost": process.lost(), "lost_uncertain": process.lost_uncertain(),
+        "lost": lost, "lost_uncertain": uncertain,
         "implausible": process.odd,
         "counters": {name: totals[place] + opened[place] for name, place in COUNTERS.items()},
         "windows": windows}

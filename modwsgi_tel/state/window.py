@@ -91,6 +91,25 @@ class Histograms:
         if other.wide:
             self.add_wide(other.wide)
 
+    def merge_all(self, others):
+        """As `merge` of each: of a shape, the integers are added up first."""
+        shapes = {}
+        for other in others:
+            for shape, (number, datagrams) in other.sums.items():
+                held = shapes.get(shape)
+                if held is None:
+                    shapes[shape] = [number, datagrams]
+                elif held[1] + datagrams <= LANES_MAX:
+                    held[0] += number
+                    held[1] += datagrams
+                else:
+                    self.add(shape, *held)
+                    held[:] = number, datagrams
+            if other.wide:
+                self.add_wide(other.wide)
+        for shape, held in shapes.items():
+            self.add(shape, *held)
+
     def copy(self):
         out = Histograms()
         out.merge(self)
@@ -208,8 +227,7 @@ class Slot:
         """As `merge` of each, in a third of the time."""
         self.sums = list(map(sum, zip(self.sums, *(other.sums for other in others))))
         self.peaks = list(map(max, zip(self.peaks, *(other.peaks for other in others))))
-        for other in others:
-            self.histograms.merge(other.histograms)
+        self.histograms.merge_all([other.histograms for other in others])
 
 
 Total = namedtuple("Total", "sums peaks requests")
