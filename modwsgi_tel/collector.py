@@ -91,6 +91,7 @@ class Collector:
 
     def __init__(self, values, console=None):
         self.values = values
+        said_there = self._said_there = None if console is None else _Lines(console)
         if values.command == "top":
             values["no_http_port"] = not (values.meant("http_port") or values.meant("http_host"))
         self.path, group, guards = plan(values)
@@ -104,7 +105,7 @@ class Collector:
         try:
             if values.record or values.log_file:
                 self.writer = Writer(values.record, values.record_size, values.log_file)
-            self.log = Log(values.log_level, _Lines(console) if console is not None else self.writer if values.log_file else None)
+            self.log = Log(values.log_level, self.writer if values.log_file else said_there)
             # HTTP first: when its port is taken, the telemetry socket is left as it was
             self._bind_http(guards)
             self.telemetry = BoundPath(self.path, values.socket_mode, group)
@@ -248,7 +249,7 @@ class Collector:
             line = f"serves http://{host}:{self.port}{values.root_path or ''}/"
             self.log.info(line)
             if values.http_port == 0 and (values.log_file or not self.log.shows("INFO")):
-                Log("INFO").info(line)  # who lets us pick a port must be told which
+                Log("INFO", self._said_there).info(line)        # who lets us pick a port must be told which
             if values.http_host not in LOOPBACK_NAMES and not values.http_host.startswith("127.") and not values.token_file:
                 self.log.warning(f"whoever reaches {values.http_host} can read everything here: bind 127.0.0.1, or give "
                                  "--token-file")

@@ -31,7 +31,6 @@ class Remote:
         self._asker = Asker(loop, place, token, timeout_s)
         self._clock = loop.clock
         self._peer = None               # sources.Peer, once it is known to be the existing collector
-        self._known = False             # it is ours
         self._took_s = 0.0
         self._turn = 0
 
@@ -67,15 +66,14 @@ class Remote:
 
         def got(name, answer):
             if isinstance(answer, TelError):
-                if not self._known and isinstance(answer, Nonsense):
-                    self._try_peer(paths, done, answer)
-                elif isinstance(answer, Nonsense) and answers:
+                if isinstance(answer, Nonsense) and not answers:
+                    self._try_peer(paths, done, answer)         # now, or since it was started anew: another one
+                elif isinstance(answer, Nonsense):
                     errors[name] = str(answer)          # it answers, only not this
                     step()
                 else:
                     done(answers, errors, answer)
                 return
-            self._known = True
             answers[name] = answer
             step()
 
@@ -111,9 +109,13 @@ class Remote:
             if self._turn != turn:
                 return
             self._took_s = self._clock() - began
+            from modwsgi_tel.peer import is_peer
             if isinstance(answer, TelError):
                 done({}, {}, answer)
-            else:
+            elif is_peer(answer):
                 self._peer.take(answer, paths, done)
+            else:
+                self._peer, self.note = None, ""        # one of ours is at its place now
+                self.look(paths, done)
 
         self._asker.ask(STATE, got)

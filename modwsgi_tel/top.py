@@ -358,11 +358,11 @@ def once(console, timeout_s):
 
     def looked():
         source = console.view["source"]
-        if not source["trouble"]:
-            result["text"] = _once_text(console)
-            loop.stop()
-        else:
+        if source["trouble"]:
             result["trouble"] = source["trouble"]
+        else:
+            result["text"] = _once_text(console)
+        loop.stop()
 
     console.looked = looked
     loop.after(timeout_s, loop.stop)
@@ -508,7 +508,7 @@ def _own_collector(values):
     from modwsgi_tel.collector import Collector
     from modwsgi_tel.sources import Local
     lines = Ring(200)
-    collector = Collector(values, console=None if values.log_file else lines)
+    collector = Collector(values, lines)
     source = Local(collector.site, f"unix:{collector.path}")
     source.log = lines
     return collector, source

@@ -345,6 +345,21 @@ def test_the_existing_collector_spends_a_tenth_of_its_time_on_us(asking):
     assert source.least_pause_s() == 2.5
 
 
+def test_who_serves_may_change_and_is_found_out_again(asking):
+    source, asker = asking
+    looked(source, {"summary": "/api/summary"})
+    asker.answer({"ours": 1})
+    looked(source, {"summary": "/api/summary"})
+    asker.answer(Nonsense("answers 404"))
+    asker.answer(peers())
+    assert source.note == "mod_wsgi-telemetry: losses are not known"
+    came = looked(source, {"summary": "/api/summary"})
+    asker.answer({"type": "snapshot", "collector": {}})
+    assert asker.asked[-2:] == [STATE, "/api/summary"]
+    asker.answer({"ours": 2})
+    assert (came, source.note, source.least_pause_s()) == ([({"summary": {"ours": 2}}, {}, None)], "", 0.0)
+
+
 @pytest.mark.parametrize("answer", [{}, [], None, "snapshot", {"type": "snapshot", "collector": {}}], ids=json.dumps)
 def test_who_is_neither_is_told_by_what_it_said_first(asking, answer):
     source, asker = asking
