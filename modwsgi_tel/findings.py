@@ -24,6 +24,7 @@ CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
 MINUTE_S = 60.0                         # the window that the rules look at
 BUSY_SHARE, BUSY_FOR_S = 0.5, 5.0
 SILENT_S = 10.0
+GONE_S = 5.0
 RESTARTS, RESTART_WITHIN_S, YOUNG_S = 3, 60.0, 60.0
 ERROR_SHARE, ERRORS_LEAST, REQUESTS_LEAST = 0.05, 5, 20
 QUEUE_P95_S, QUEUE_CAPACITY = 0.5, 0.8
@@ -58,9 +59,10 @@ SAMPLE_S = 5.0                          # between two counts that are kept
 Rule = namedtuple("Rule", "id severity check help advice")
 Rule.__doc__ = """check(look) yields a Saw for each thing that is wrong; help says when, advice what to do next."""
 
-Saw = namedtuple("Saw", "text figures group pid process since about", defaults=(None, None, None, None, ""))
-Saw.__doc__ = """What a rule saw: `group` of the facts or None, `since` where the rule knows it (wall), `about` what
-tells it from others of the same rule, group and process."""
+Saw = namedtuple("Saw", "text figures group pid process since about exact",
+                 defaults=(None, None, None, None, "", False))
+Saw.__doc__ = """What a rule saw: `group` of the facts or None, `since` where the rule knows it (wall), `about` what tells it from
+others of the same rule, group and process, `exact` whether `since` is that, whatever is remembered of before."""
 
 Look = namedtuple("Look", "facts own_wrong memory now wall")
 Look.__doc__ = "What a rule is given."
@@ -151,10 +153,10 @@ def _stuck_request(look):
         started = look.wall - worst.age_s
         if len(stuck) == 1:
             yield Saw(f"a request of {worst.path} runs for {_age(worst.age_s)} in pid {worst.pid} of {group['name']}",
-                      figures, group, worst.pid, worst.process, started)
+                      figures, group, worst.pid, worst.process, started, exact=True)
         else:
             yield Saw(f"{len(stuck)} requests of {group['name']} run for {_age(STUCK_S)} or longer, the oldest for "
-                      f"{_age(worst.age_s)}: {worst.path} in pid {worst.pid}", figures, group, since=started)
+                      f"{_age(worst.age_s)}: {worst.path} in pid {worst.pid}", figures, group, since=started, exact=True)
 
 
 def _errors(look):
@@ -173,7 +175,8 @@ def _errors(look):
 def _silent(look):
     facts = look.facts
     everyone = [each for group in facts["groups"] for each in group["silent"]]
-    if everyone and len(everyone) == facts["processes"] and not any(each.alive for each in everyone):
+    nothing = facts["heard_s"] is not None and facts["heard_s"] >= SILENT_S       # of one that stops may still come some
+    if everyone and nothing and len(everyone) == facts["processes"] and not any(each.alive for each in everyone):
         shortest, inside = min(each.silent_s for each in everyone), sum(each.inside for each in everyone)
         since = max(each.since for each in everyone)
         if shortest >= SILENT_S:
@@ -197,6 +200,13 @@ def _silent(look):
             yield Saw(f"{len(silent)} processes of {group['name']} silent for {_age(shortest)} or longer"
                       + (f", {_many(inside, 'request')} inside" if inside else ""),
                       figures, group, since=min(each.since for each in silent))
+
+
+def _nothing_runs(look):
+    facts = look.facts
+    if facts["ended"] and not facts["live"] and look.wall - facts["ended_wall"] >= GONE_S:
+        yield Saw(f"no process runs since {moment(facts['ended_wall'], look.wall)}: {number(facts['ended'], 0)} ended",
+                  {"ended": facts["ended"]}, since=facts["ended_wall"])
 
 
 def _vanished(look):
@@ -332,6 +342,9 @@ RULES = (
          "when all are silent and /proc cannot say that they live, nothing arrives.",
          "If the process lives look at its stacks: code that keeps the GIL stops its reports too; if nothing arrives "
          "see whether Apache runs and may write to the socket."),
+    Rule("nothing-runs", CRITICAL, _nothing_runs,
+         f"All processes that were known have ended, and for {GONE_S:.0f} s no other one has come.",
+         "See whether Apache runs, and why it ended in its error log; with none of its processes nothing is served."),
     Rule("restarting", CRITICAL, _restarting,
          f"{RESTARTS} or more processes of a group stopped within {duration(RECENT_S)} for one reason that no operator "
          f"asked for; of {', '.join(sorted(LIMITS))} only processes younger than {YOUNG_S:.0f} s count.",
@@ -502,8 +515,9 @@ class Findings:
     def _finding(self, rule, saw, now, wall):
         hostname, name = (None, None) if saw.group is None else _name(saw.group)
         key = rule.id, (hostname, name), saw.process, saw.about
-        return Finding(rule.id, rule.severity, hostname, name, saw.pid, saw.process,
-                       self._memory.hold(key, saw.since, now, wall), saw.text, rule.advice, saw.figures)
+        since = self._memory.hold(key, saw.since, now, wall)
+        return Finding(rule.id, rule.severity, hostname, name, saw.pid, saw.process, saw.since if saw.exact else since,
+                       saw.text, rule.advice, saw.figures)
 
 
 _PLACE = {rule.id: (SEVERITIES.index(rule.severity), place) for place, rule in enumerate(RULES)}
@@ -535,4 +549,9 @@ def verdict(findings, totals):
         said.append(f"{number(window['throughput'])} requests/s")
     if window.get("capacity") is not None:
         said.append(f"busy {percent(window['capacity'])}")
-    return "all quiet: " + ", ".join(said)
+    silent = totals["lives"].get("silent", 0)
+    if silent:                          # not long enough to be a finding
+        return f"just now silent: {number(silent, 0)} of {_many(totals['processes'] - ended, 'process')}"
+    # as long as it is not known whether it lasts
+    quiet = "all quiet" if (window.get("capacity") or 0) < FULL_CAPACITY else "busy, for how long is not known yet"
+    return f"{quiet}: " + ", ".join(said)

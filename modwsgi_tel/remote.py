@@ -96,7 +96,7 @@ class Remote:
                 done({}, {}, answer if isinstance(answer, TelError) else refusal)
                 return
             self._peer = Peer(limits_of(read("serve", [], {})), lambda: (self._clock(), time.time()), self.name)
-            self.note = "mod_wsgi-telemetry: losses are not known"
+            self.note = "mod_wsgi-telemetry"
             self._took_s = self._clock() - began
             self._peer.take(answer, paths, done)
 

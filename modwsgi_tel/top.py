@@ -12,7 +12,7 @@ from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import show
-from modwsgi_tel.report.client import Place
+from modwsgi_tel.report.client import Place, where_of
 from modwsgi_tel.remote import Remote
 
 DESIGN = Size(24, 80)                   # where there is no terminal to ask
@@ -20,6 +20,7 @@ ONCE_ROWS = {"processes": 5000, "workers": 5000, "slow": 5000, "lifecycle": 1000
 ANSWER_S = 0.15                         # a key is answered with what is there after so long
 FRAME_S = 0.5                           # between two screens of a recording, at most
 AWAY_S = 0.5                            # between two looks whether a shell has given the terminal back
+LATE_S = 3.0                            # after so long without an answer that is said
 RETRY_S = 2.0                           # between two tries to reach a collector that does not answer
 _SERVE_ONLY = ("record", "socket_mode", "socket_group", "root_path", "allow_host", "http_port",
                "http_host")
@@ -66,9 +67,13 @@ class Console:
         self.frame_s = FRAME_S
         self._paths = {}                # of the answers in `view`
         self._asked = {}                # of the look under way
+        self._began = 0.0               # when it began
+        self._watching = False          # whether a timer looks after it
         self._again = False
         self._answered = None           # when the newest answer came, loop's clock
         self._next = 0                  # number of the timer for the next look: older ones are not meant
+        if source.replay:
+            self.view["source"]["replay"] = self._playing()
 
     # --- looking --------------------------------------------------------------------------
 
@@ -82,7 +87,26 @@ class Console:
             return
         self._asked = self.paths()
         self._next += 1
+        self._began = self.loop.clock()
         self.source.look(self._asked, self._got)
+        if self.source.busy and not self._watching:
+            self._watching = True
+            self.loop.after(self._patience_s(), self._watch)
+
+    def _patience_s(self):
+        """For so long an answer may take before that is said."""
+        return max(LATE_S, 2 * self.ui.refresh_s, self.source.least_pause_s() / 5)
+
+    def _watch(self):
+        """One timer, moved on: a source that hangs should not look like a quiet server."""
+        self._watching = self.source.busy
+        if not self._watching:
+            return
+        waited = self.loop.clock() - self._began
+        if waited >= self._patience_s():
+            self.view["source"].update(self._state(f"{self.source.name} has not answered for {waited:.0f} s"))
+            self.draw()
+        self.loop.after(max(1.0, self._patience_s() - waited), self._watch)
 
     def _got(self, answers, errors, trouble):
         source = self.view["source"]
@@ -479,7 +503,7 @@ def _log_to(path, level):
 
 
 def _remote(values, loop):
-    return Remote(loop, Place(values.url, values.http_socket), token_in(values.token_file), values.timeout)
+    return Remote(loop, Place(**where_of(values)), token_in(values.token_file), values.timeout)
 
 
 def _recording(values, loop):
@@ -490,8 +514,13 @@ def _recording(values, loop):
     source = Recording(loop, player, ", ".join(values.replay))
     source.log = Ring(200)
     if values.at:
-        for _ in player.seek(player.parse_time(values.at, player.wall)):
+        wall = player.parse_time(values.at, player.wall)
+        for _ in player.seek(wall):
             pass
+        if wall < player.begin or player.ended and wall > player.end:
+            first, last = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (player.begin, player.end or wall))
+            raise UsageError(f"--at {values.at}: " + (f"the recording begins at {first}" if wall < player.begin else
+                                                      f"the recording ends at {last}"))
     return source
 
 

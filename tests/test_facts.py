@@ -24,7 +24,8 @@ def ids(fleet):
 
 
 def test_a_fleet_of_nothing_has_facts():
-    assert look(a_fleet(), 1.0) == {"processes": 0, "reporting": 0, "silent": 0, "lost": 0, "wrong": 0, "groups": []}
+    assert look(a_fleet(), 1.0) == {"processes": 0, "reporting": 0, "silent": 0, "live": 0, "ended": 0,
+                                    "ended_wall": None, "heard_s": None, "lost": 0, "wrong": 0, "groups": []}
 
 
 def test_the_facts_of_one_process_are_its_newest_tick_and_the_row_of_its_group():
@@ -36,7 +37,8 @@ def test_the_facts_of_one_process_are_its_newest_tick_and_the_row_of_its_group()
         "stopping": [], "vanished": [], "stops": {}, "slow": NOTHING_SLOW,
         "rss": [Rss(ids(fleet)[0], 7, 50 << 20, 1.0)]}
     assert facts(fleet, [row], 2.0, WALL + 2) == {
-        "processes": 1, "reporting": 1, "silent": 0, "lost": 0, "wrong": 0, "groups": [group]}
+        "processes": 1, "reporting": 1, "silent": 0, "live": 1, "ended": 0, "ended_wall": None, "heard_s": 1.0, "lost": 0,
+        "wrong": 0, "groups": [group]}
 
 
 @pytest.mark.parametrize("fields, full", [

@@ -205,6 +205,15 @@ def test_several_stuck_requests_are_one_finding():
         WALL - 239, None, {"requests": 2, "age_s": 240.0, "path": "/240", "pid": 7})
 
 
+def test_a_stuck_request_that_ended_is_not_what_the_next_one_is_dated_from():
+    watch, worker = Watch(), Worker()
+    watch.fold(1.0, worker.tick(1), *(worker.slow(f"{age}", slow_duration=age) for age in (90.0, 240.0)))
+    assert watch.one(1.0)["since"] == WALL - 239
+    watch.fold(2.0, worker.tick(1), worker.slow("240.0", done=True, slow_duration=241.0))
+    watch.fold(2.0, worker.slow("90.0", slow_duration=91.0), worker.slow("x", slow_duration=61.0))
+    assert watch.one(2.0)["since"] == WALL - 89
+
+
 @pytest.mark.parametrize("wrong, right, found", [
     (5, 95, {"errors": "5 % of the responses of app are 5xx: 5 of 100 requests in a minute"}), (5, 96, {}), (4, 16, {}),
     (10, 9, {}), (20, 0, {"errors": "100 % of the responses of app are 5xx: 20 of 20 requests in a minute"})])
@@ -271,6 +280,25 @@ def test_nothing_arrives_though_another_one_had_said_that_it_stops():
     watch, worker = Watch(), Worker(8)
     watch.fold(1.0, Worker(7).tick(1), worker.tick(1), worker.stopping())
     assert watch.at(41.0) == {"silent": f"nothing arrives since {told(1)}: 1 process silent"}
+
+
+def test_something_arrives_as_long_as_one_that_stops_is_heard():
+    watch, worker = Watch(), Worker(8)
+    watch.fold(1.0, Worker(7).tick(1), worker.tick(1), worker.stopping())
+    watch.fold(35.0, worker.tick(1))
+    assert watch.at(41.0) == {"silent": "pid 7 of app silent for 40 s"}
+
+
+def test_when_all_have_ended_nothing_runs_and_that_comes_first():
+    watch, workers = Watch(), [Worker(7), Worker(8)]
+    watch.fold(1.0, *(worker.tick(10, [3.0] * 10, status={"5xx": 10}) for worker in workers), workers[0].stopped())
+    watch.fold(2.0, workers[1].stopped())
+    assert "nothing-runs" not in watch.at(6.9)
+    found = watch.look(7.0)
+    assert [(each["id"], each["severity"]) for each in found] == [("nothing-runs", "critical"), ("errors", "warning")]
+    assert (found[0]["text"], found[0]["since"]) == (f"no process runs since {told(2)}: 2 ended", WALL + 2)
+    watch.fold(8.0, Worker(9).tick(1))
+    assert "nothing-runs" not in watch.at(8.0)
 
 
 def test_when_all_are_silent_and_live_each_group_is_named():
@@ -605,6 +633,14 @@ def test_the_verdict_without_findings_says_what_goes_on():
     assert verdict([], one) == "all quiet: 1 process"
     one["windows"] = {}
     assert verdict([], one) == "all quiet: 1 process"
+
+
+def test_the_verdict_is_not_quiet_before_it_is_known_whether_trouble_lasts():
+    fleet = fold(a_fleet(), Worker(7).tick(1, capacity_utilization=0.95), Worker(8).tick(1, capacity_utilization=0.9),
+                 now=1.0)
+    assert verdict([], totals(fleet)).startswith("busy, for how long is not known yet: 2 processes, ")
+    fleet.expire(5.0, WALL + 5)
+    assert verdict([], view.summary(fleet, 5.0, WALL + 5)["totals"]) == "just now silent: 2 of 2 processes"
 
 
 def test_the_verdict_of_nothing_says_so():

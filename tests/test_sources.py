@@ -17,6 +17,9 @@ from modwsgi_tel.player import Player
 from modwsgi_tel.remote import STATE, Remote
 from modwsgi_tel.report.client import Place
 from modwsgi_tel.sources import Local, Recording, _site, answered
+from modwsgi_tel.web.guard import Guard
+from modwsgi_tel.web.protocol import Request
+from modwsgi_tel.web.routes import Site
 
 SIZE = Size(24, 80)
 
@@ -169,6 +172,25 @@ def test_answers_to_another_view_are_not_shown_as_this_ones(looking):
     looking.console.key("s")
     looking.loop.pass_time(top.ANSWER_S + 0.01)
     assert not any("8905" in each for each in looking.text()[3:])
+
+
+def test_an_answer_that_is_late_is_said_and_forgotten_when_it_comes(looking):
+    looking.loop.pass_time(1.0)
+    looking.loop.pass_time(top.LATE_S - 0.1)
+    assert not looking.text()[0].startswith("NO ANSWER")
+    looking.loop.pass_time(1.1)
+    assert looking.text()[0].startswith("NO ANSWER for 5.0 s, below is what was: a source has not answered for 4 s")
+    assert len(looking.loop.timers) <= 2
+    looking.answer()
+    assert looking.text()[0].startswith("all quiet") and looking.text()[1].startswith("2 running")
+
+
+def test_a_site_that_asks_for_a_token_answers_its_own_console():
+    fleet, now, wall = captured("smoke")
+    site = Site(fleet, Guard(("localhost",), "secret"), lambda: (now, wall), lambda: {}, lambda: [])
+    assert site.answer(Request("GET", "/version", "/version", {}, {"host": "localhost"}, (1, 1), b"", True, False,
+                               "localhost")).status == 401
+    assert answered(site, "/version")[0] == 200
 
 
 def test_without_an_answer_the_last_ones_stay_with_their_age_and_it_tries_again(looking):
@@ -327,7 +349,7 @@ def test_who_has_no_summary_may_be_the_existing_collector(asking):
     (answers, errors, trouble), = came
     assert (errors, trouble) == ({}, None)
     assert [group["process_group"] for group in answers["summary"]["groups"]] == ["shop"]
-    assert source.note == "mod_wsgi-telemetry: losses are not known"
+    assert source.note == "mod_wsgi-telemetry"
     looked(source, {"summary": "/api/summary"})
     assert asker.asked[2:] == [STATE]
 
@@ -352,7 +374,7 @@ def test_who_serves_may_change_and_is_found_out_again(asking):
     looked(source, {"summary": "/api/summary"})
     asker.answer(Nonsense("answers 404"))
     asker.answer(peers())
-    assert source.note == "mod_wsgi-telemetry: losses are not known"
+    assert source.note == "mod_wsgi-telemetry"
     came = looked(source, {"summary": "/api/summary"})
     asker.answer({"type": "snapshot", "collector": {}})
     assert asker.asked[-2:] == [STATE, "/api/summary"]

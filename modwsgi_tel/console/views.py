@@ -105,7 +105,9 @@ def totals_line(view, ui, cols):
     summary = view.get("summary")
     if summary is None:
         return line()
-    totals = summary.get("totals") or {}
+    totals, rows = totals_of(summary, ui)
+    if not rows and ui.group is not None:
+        return line(Span(safe(f"no group {ui.group or '(embedded)'}", ui.glyphs), "warn"), "  G: the next one")
     window = (totals.get("windows") or {}).get(ui.window) or {}
     alive = (f"{count} {life}" for life, count in (totals.get("lives") or {}).items() if count)
     lives = safe(", ".join(alive), ui.glyphs) or "no process yet"
@@ -114,7 +116,7 @@ def totals_line(view, ui, cols):
                ("p95", duration(request.get("p95"))), ("5xx", number(status.get("5xx"), 0)),
                ("slow", number((totals.get("slow") or {}).get("active"), 0)), ("lost", number(totals.get("lost"), 0)),
                ("cpu", number(window.get("cpu"), 2)),
-               ("memory", size(_added(group.get("rss") for group in summary.get("groups") or ())))]
+               ("memory", size(_added(group.get("rss") for group in rows)))]
     told = line(Span(clock(summary.get("time"), summary.get("time")), "dim"))
     spans = line(Span(lives, "bold"))
     for name, text in figures:
@@ -123,6 +125,16 @@ def totals_line(view, ui, cols):
             break                       # the last ones go first
         spans += more
     return apart(spans, told, cols, ui.glyphs)
+
+
+def totals_of(summary, ui):
+    """(totals as the summary has them, rows of groups): of the chosen group where it has one row, else of all."""
+    rows = summary.get("groups") or ()
+    if ui.group is not None:
+        rows = [row for row in rows if row.get("process_group") == ui.group]
+        if len(rows) == 1:
+            return {**rows[0], "slow": {"active": rows[0].get("slow_active")}}, rows
+    return summary.get("totals") or {}, rows
 
 
 def _added(values):

@@ -126,7 +126,10 @@ def missing(view, name, glyphs, what=""):
     """A Line in place of an answer that is not there: why; `what`: what it would have told."""
     said = (view.get("errors") or {}).get(name)
     text = f" {what}: " if what else " "
-    return line(Span(safe(text + str(said or "asking the collector"), glyphs), "warn" if said else "dim"))
+    asking = "asking the collector"
+    if (view.get("source") or {}).get("trouble"):
+        asking = "not asked for before the collector stopped answering"
+    return line(Span(safe(text + str(said or asking), glyphs), "warn" if said else "dim"))
 
 
 def wrapped(text, cols, glyphs, most):

@@ -398,6 +398,15 @@ def _connected(addresses, deadline):
                 raise
 
 
+def where_of(values):
+    """{"url", "http_socket"} of a command's options; what was typed goes before what a variable says."""
+    if values.meant("url"):
+        if values.meant("http_socket"):
+            raise UsageError("--url and --http-socket: one of them")
+        return {"url": values.url, "http_socket": None}
+    return {"url": values.url, "http_socket": values.http_socket}
+
+
 def summary(**where):
     """The collector's summary, checked for being one (see state.view)."""
     answer = fetch("/api/summary", **where)

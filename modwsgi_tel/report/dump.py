@@ -10,7 +10,7 @@ from modwsgi_tel.errors import Nonsense, TelError, UsageError
 from modwsgi_tel.figures import duration, number, percent, size
 from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import printable, printable_json, show
-from modwsgi_tel.report.client import summary
+from modwsgi_tel.report.client import summary, where_of
 from modwsgi_tel.report.text import table
 
 _LISTEN_ONLY = ("count", "duration", "socket_mode", "socket_group")
@@ -30,12 +30,12 @@ def dump(values):
         raise UsageError("--keep: the folder of --output must not change with the time, only the name in it")
     if values.keep:
         _check_template(os.path.basename(values.output))
-    found = summary(url=values.url, http_socket=values.http_socket, token=token_in(values.token_file),
-                    timeout_s=values.timeout)
+    where = where_of(values)
+    found = summary(**where, token=token_in(values.token_file), timeout_s=values.timeout)
     try:
         shown = FORMATS[values.format](found)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
-        raise Nonsense(f"{values.http_socket or values.url}: /api/summary is not as it should be ({error!r}): another "
+        raise Nonsense(f"{where['http_socket'] or where['url']}: /api/summary is not as it should be ({error!r}): another "
                        "version?") from None
     if values.output is None:
         show(shown)

@@ -4,6 +4,8 @@ The rows of the groups have most of it.  What only single processes know is adde
 cost, one read of each newest tick: the rules run while nobody asks.
 
     {"processes", "reporting", "silent",        # not ended, nor silent while they stop; of these with a fresh tick
+     "live", "ended", "ended_wall",             # processes; when the last one ended, None without any
+     "heard_s",                                 # since the newest datagram of any process, None without any
      "lost", "wrong",                           # datagrams since the start
      "groups": [{
          "hostname", "process_group", "name",   # name: what a sentence calls it
@@ -83,7 +85,19 @@ def facts(fleet, groups, now, wall):
     return {"processes": sum(group["processes"] for group in out),
             "reporting": sum(group["reporting"] for group in out),
             "silent": sum(len(group["silent"]) for group in out),
-            "lost": sum(row["lost"] for row in groups), "wrong": fleet.decode_errors, "groups": out}
+            **_lives(fleet, now), "lost": sum(row["lost"] for row in groups), "wrong": fleet.decode_errors, "groups": out}
+
+
+def _lives(fleet, now):
+    live, heard, ended = 0, None, []
+    for process in fleet.processes():
+        heard = process.last_now if heard is None else max(heard, process.last_now)
+        if process.ended:
+            ended.append(process.life_wall)
+        else:
+            live += 1
+    return {"live": live, "ended": len(ended), "ended_wall": max(ended, default=None),
+            "heard_s": None if heard is None else max(0.0, now - heard)}
 
 
 def _group(group, row, many_hosts, stops, vanished, most, now, wall):
