@@ -28,7 +28,8 @@ def test_the_summary_has_its_keys_and_is_strict_json(name):
     _, found, _ = at_the_end(name)
     assert strict(found) == found and (found["type"], found["version"]) == ("summary", 1)
     assert set(found) == {"type", "version", "time", "collector", "totals", "groups", "processes"}
-    assert set(found["totals"]) == {"groups", "processes", "lives", "counters", "lost", "lost_uncertain", "slow", "windows"}
+    assert set(found["totals"]) == {"groups", "process_groups", "processes", "lives", "rss", "counters", "lost",
+                                    "lost_uncertain", "slow", "windows"}
     for group in found["groups"]:
         assert set(group) == {"hostname", "process_group", "lives", "roles", "threads", "rss", "counters", "lost", "started",
                               "stopped", "vanished", "stop_reasons", "slow_active", "slow_lost", "switch_interval", "windows"}

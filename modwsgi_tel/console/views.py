@@ -25,7 +25,9 @@ def pane_of(ui):
 
 def paths(ui, screen):
     """{name: path} of all that the screen shows; the summary first."""
-    wanted = {"summary": f"/api/summary?window={ui.window}&parts=totals,groups,findings"}
+    # rows of groups cost the collector more than all the rest of the head
+    groups = "groups," if ui.view == "overview" or ui.group is not None else ""
+    wanted = {"summary": f"/api/summary?window={ui.window}&parts=totals,{groups}findings"}
     wanted.update(pane_of(ui).paths(ui, body_size(screen)))
     return wanted
 
@@ -37,8 +39,7 @@ def body_size(screen):
 def context(view, ui, screen):
     """What `keys.press` needs to know of the screen that the user saw."""
     pane = pane_of(ui)
-    rows = view.get("summary", {}).get("groups") or ()
-    groups = list(dict.fromkeys(row["process_group"] for row in rows if row.get("process_group") is not None))
+    groups = [name for name in (view.get("summary", {}).get("totals") or {}).get("process_groups") or () if name is not None]
     return Context(pane, PANES, pane.count(view, ui), pane.row(view, ui), max(1, screen.rows - HEAD_LINES - 3), groups,
                    bool(view.get("source", {}).get("replay")))
 
@@ -116,7 +117,7 @@ def totals_line(view, ui, cols):
                ("p95", duration(request.get("p95"))), ("5xx", number(status.get("5xx"), 0)),
                ("slow", number((totals.get("slow") or {}).get("active"), 0)), ("lost", number(totals.get("lost"), 0)),
                ("cpu", number(window.get("cpu"), 2)),
-               ("memory", size(_added(group.get("rss") for group in rows)))]
+               ("memory", size(totals.get("rss")))]
     told = line(Span(clock(summary.get("time"), summary.get("time")), "dim"))
     spans = line(Span(lives, "bold"))
     for name, text in figures:
@@ -135,12 +136,6 @@ def totals_of(summary, ui):
         if len(rows) == 1:
             return {**rows[0], "slow": {"active": rows[0].get("slow_active")}}, rows
     return summary.get("totals") or {}, rows
-
-
-def _added(values):
-    """The sum of what is known, None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def tabs_line(view, ui, cols):

@@ -64,8 +64,7 @@ def summary_steps(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
     for group in list(fleet.groups.values()) if "totals" in parts or "groups" in parts else ():
         members = list(group.processes.values())
         merged = yield from _merged(group, members, now, windows)
-        row = yield from _group(fleet, group, merged, total)
-        groups.append(row)
+        groups.append((yield from _group(fleet, group, merged, total, "groups" in parts)))
     if "totals" in parts:
         out["totals"] = yield from total.view(fleet)
     if "groups" in parts:
@@ -229,6 +228,8 @@ class _Total:
         self.counters = Counter()
         self.lives = dict.fromkeys(LIVES, 0)
         self.lost = self.uncertain = self.active = 0
+        self.rss = None
+        self.names = {}                 # of the groups
         self.present = frozenset()
         self.switch_interval = 0.0
 
@@ -246,6 +247,7 @@ class _Total:
             if process.identity is None:        # no tick yet, so in no group
                 self.count(process)
         return {"groups": len(fleet.groups), "processes": sum(self.lives.values()), "lives": self.lives,
+                "process_groups": list(self.names), "rss": self.rss,
                 "counters": dict(self.counters), "lost": self.lost, "lost_uncertain": self.uncertain,
                 "slow": {"kept": len(fleet.slow), "active": self.active, "lost": fleet.slow_lost},
                 "windows": (yield from _windows_of(self.sums, self.present, self.switch_interval))}
@@ -261,8 +263,11 @@ def _windows_of(sums, present, switch_interval):
     return out
 
 
-def _group(fleet, group, merged, total):
-    """A row of `groups`, added to the total; what is of single processes in one step, or one that goes is counted twice."""
+def _group(fleet, group, merged, total, told):
+    """A row of `groups` (None unless `told`), added to the total.
+
+    What is of single processes is read in one step: one that goes meanwhile would be counted twice.
+    """
     members, counters = list(group.processes.values()), fleet.counters(group)
     present = group.present.union(*{id(process.present): process.present for process in members}.values())
     switch = max((process.switch_interval for process in members), default=0.0)
@@ -289,7 +294,12 @@ def _group(fleet, group, merged, total):
                     rss = (rss or 0) + value
                 else:
                     threads[name] = threads.get(name, 0) + value
+    total.names[group.name[1]] = None
+    if rss is not None:
+        total.rss = (total.rss or 0) + rss
     yield
+    if not told:
+        return None
     return {"hostname": group.name[0], "process_group": group.name[1], "lives": lives, "roles": dict(roles),
             "threads": threads or None, "rss": rss, "counters": counters, "lost": lost,
             "started": group.started, "stopped": group.stopped, "vanished": group.vanished,

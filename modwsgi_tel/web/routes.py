@@ -102,19 +102,21 @@ class Site:
     def _summary(self, now, wall, windows, parts):
         """The steps of the summary, and what is wrong by it."""
         judged = "findings" in parts
-        found = yield from view.summary_steps(self.fleet, now, wall, self._own(), windows,
-                                              {*parts, "totals", "groups"} if judged else parts)
+        # the rules look at the last minute; a reader of another window gets what they said last
+        pause = JUDGED_S if len(self.fleet.processes()) > FEW else 0.0
+        judges = judged and "1m" in windows and not 0 <= now - self._judged < pause
+        found = yield from view.summary_steps(
+            self.fleet, now, wall, self._own() if "collector" in parts else None, windows,
+            {*parts, *(("totals",) if judged else ()), *(("groups",) if judges else ())})
         if judged:
             yield
-            # the rules look at the last minute; a reader of another window gets what they said last
-            pause = JUDGED_S if found["totals"]["processes"] > FEW else 0.0
-            if "1m" in windows and not 0 <= now - self._judged < pause:
+            if judges:
                 self.judge(found["groups"], now, wall)
             findings = self.findings.last
             found["findings"], found["verdict"] = findings, verdict(findings, found["totals"])
             for name in ("totals", "groups"):
                 if name not in parts:
-                    del found[name]
+                    found.pop(name, None)
         return found
 
     def judge(self, groups, now, wall):
