@@ -394,7 +394,7 @@ def _collections(head, steps):
 
 def _members(values):
     for place, value in enumerate(values):
-        yield ("," if place else "") + text(finite(value))
+        yield ("," if place else "") + strict(value)
 
 
 def _array(head, name, parts):
