@@ -500,6 +500,19 @@ def test_once_without_a_collector_has_status_2_at_once():
         f"http://127.0.0.1:{port} does not answer: Connection refused; is the collector running?")
 
 
+def test_a_url_that_was_typed_goes_before_a_socket_in_a_variable_and_two_places_are_refused(url):
+    assert run("--once", "--url", url, MODWSGI_TEL_HTTP_SOCKET="/nonexistent/socket")[0] == 0
+    assert run("--once", "--url", url, "--http-socket", "/nonexistent/socket") == line("--url and --http-socket: one of them")
+
+
+def test_a_time_outside_of_the_recording_is_refused():
+    early = run("--once", "--replay", MIXED, "--at", "1999-01-01 00:00")
+    late = run("--once", "--replay", MIXED, "--at", "+1h")
+    assert early[:2] == late[:2] == (2, "")
+    assert early[2].startswith("modwsgi-tel: --at 1999-01-01 00:00: the recording begins at 20")
+    assert late[2].startswith("modwsgi-tel: --at +1h: the recording ends at 20")
+
+
 def test_once_waits_for_a_silent_server_only_so_long():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
