@@ -38,10 +38,6 @@ class Remote:
     def busy(self):
         return self._asker.busy
 
-    def cancel(self):
-        self._turn += 1
-        self._asker.cancel()
-
     def close(self):
         self._turn += 1
         self._asker.close()

@@ -49,9 +49,6 @@ class Local:
                 errors[name] = str(answer.get("error"))
         done(answers, errors, None)
 
-    def cancel(self):
-        pass
-
     def close(self):
         pass
 

@@ -322,11 +322,11 @@ def test_when_nobody_answers_nothing_else_is_asked(asking):
     assert (came, asker.asked) == ([({}, {}, nobody)], ["/1"])
 
 
-def test_after_cancel_no_answer_comes(asking):
+def test_after_close_no_answer_comes(asking):
     source, asker = asking
     came = looked(source, {"summary": "/1"})
     late = asker._done
-    source.cancel()
+    source.close()
     late({"a": 1})
     assert came == [] and not source.busy
 

@@ -25,7 +25,7 @@ from operator import attrgetter
 
 from modwsgi_tel.state.process import SILENT, STOPPING, VANISHED
 from modwsgi_tel.state.slow import SlowTable
-from modwsgi_tel.state.view import FRESH_INTERVALS, alive
+from modwsgi_tel.state.view import alive, is_fresh
 from modwsgi_tel.wire.fields import BY_NAME
 from modwsgi_tel.wire.shapes import Wanted
 
@@ -113,7 +113,7 @@ def _group(group, row, many_hosts, stops, vanished, most, now, wall):
         life = process.life
         processes += life != STOPPING or process.silent_now is None
         tick = process.tick
-        fresh = tick is not None and now - tick[0] <= max(3.0, FRESH_INTERVALS * process.interval)
+        fresh = is_fresh(process, now)
         if fresh:
             reporting += 1
             taking += life != STOPPING

@@ -156,13 +156,16 @@ def _merged(group, members, now, names=WINDOWS):
     return out
 
 
+def is_fresh(process, now):
+    """Whether its newest tick is of now."""
+    return process.tick is not None and now - process.tick[0] <= max(3.0, FRESH_INTERVALS * process.interval)
+
+
 def fresh_tick(process, now):
     """A Slot of the newest tick, or None when that is too old or there is none."""
-    if process.tick is None or process.ended:
+    if process.ended or not is_fresh(process, now):
         return None
-    at, shape, datagram, fits = process.tick
-    if now - at > max(3.0, FRESH_INTERVALS * process.interval):
-        return None
+    _, shape, datagram, fits = process.tick
     slot = Slot(0)
     return slot if slot.tick(shape, datagram, int.from_bytes(datagram, "little") if fits else None) else None
 

@@ -153,8 +153,8 @@ class Site:
         query, most = _query(request), _whole(request.query, "limit")
         events = [event for event in self.fleet.events if query.wants_event(event)]
         head = {"time": self._clocks()[1], "dropped": self.fleet.events.dropped}
-        return Response(200, _array(head, "lifecycle_events", _members(events if most is None else events[-most:] if most
-                                                                       else [])), JSON)
+        newest = events if most is None else events[max(0, len(events) - most):]
+        return Response(200, _array(head, "lifecycle_events", _rows(newest, _as_it_is)), JSON)
 
     def processes(self, request, guard, _):
         now, wall = self._clocks()
@@ -389,12 +389,11 @@ def _rows(items, row):
 def _collections(head, steps):
     """What `tables.gc_events` returns, in pieces."""
     events, earlier = yield from _turns(steps)
-    yield from _array({**head, "earlier": earlier}, "events", _rows(events, lambda event: event))
+    yield from _array({**head, "earlier": earlier}, "events", _rows(events, _as_it_is))
 
 
-def _members(values):
-    for place, value in enumerate(values):
-        yield ("," if place else "") + strict(value)
+def _as_it_is(item):
+    return item
 
 
 def _array(head, name, parts):

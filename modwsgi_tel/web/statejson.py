@@ -212,13 +212,13 @@ def _phase(slow, fields):
     return "response" if fields["slow_status"] else "application"
 
 
-def slow_parts(fleet, keys, now, query, lives=None):
+def slow_parts(fleet, keys, now, query):
     """The members of a JSON array of slow requests, comma before each but the first."""
     comma = ""
     for place, key in enumerate(keys):
         if place % 128 == 127:
             yield ""                    # however few of them are wanted
         slow = fleet.slow.freeze(key, now)
-        if slow is not None and query.wants_slow(slow) and (lives is None or slow.life in lives):
+        if slow is not None and query.wants_slow(slow):
             yield comma + text(slow_entry(slow))
             comma = ","
