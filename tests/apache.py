@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import http.client
 import os
+import re
 import shutil
 import signal
 import stat
@@ -61,13 +62,16 @@ def cache():
     return folder
 
 
-def express():
-    """The path of mod_wsgi-express, made if it is not there yet.  Raises Missing."""
+def express(flags=None):
+    """The path of mod_wsgi-express, made if it is not there yet, with these flags for the compiler.  Raises Missing."""
     check_machine()
     folder = cache()
     told = subprocess.run([SYSTEM_PYTHON, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
                           stdout=subprocess.PIPE, check=True, timeout=30, universal_newlines=True)
     venv = os.path.join(folder, "mod_wsgi-%s-python-%s" % (MOD_WSGI, told.stdout.strip()))
+    uncached = []
+    if flags:                                               # a wheel in pip's cache knows nothing of them
+        venv, uncached = venv + re.sub(r"\W+", "-", flags), ["--no-cache-dir"]
     program, whole = os.path.join(venv, "bin", "mod_wsgi-express"), os.path.join(venv, "whole")
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -76,9 +80,10 @@ def express():
             shutil.rmtree(venv, ignore_errors=True)
             for command in ([SYSTEM_PYTHON, "-m", "venv", venv],
                             [os.path.join(venv, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check",
-                             "install", "mod_wsgi==" + MOD_WSGI]):
+                             "install", *uncached, "mod_wsgi==" + MOD_WSGI]):
                 done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=400,
-                                      stderr=subprocess.STDOUT, umask=0o022, env=environment(), universal_newlines=True)
+                                      stderr=subprocess.STDOUT, umask=0o022, universal_newlines=True,
+                                      env=dict(environment(), CFLAGS=flags) if flags else environment())
                 if done.returncode:
                     raise Missing("cannot make mod_wsgi %s: %s" % (MOD_WSGI, " / ".join(done.stdout.splitlines()[-3:])))
             with open(whole, "w"):
@@ -88,26 +93,24 @@ def express():
     return program
 
 
-class Apache:
-    """One server in daemon mode, telling its telemetry to `unix:SOCKET`.
+class Server:
+    """An Apache in daemon mode, with an application of tests/apps; what starts it is for the classes below to say.
 
     made: how many requests got which status, as the client saw them.  Nothing else asks this server anything, so
     these are all the requests there are.
     """
 
-    def __init__(self, program, socket, *options, processes=1, threads=4, interval=0.5, slow=0.5):
+    command = ()                    # what runs Apache in the foreground
+    ready = "/"                     # a path that is answered with 200 as soon as the server runs
+
+    def __init__(self, app, processes):
         self._cleanup = contextlib.ExitStack()
         self.folder = self._cleanup.enter_context(running.short_folder())
         self.port = running.free_port()
         self.made = collections.Counter()
         self._lock = threading.Lock()
-        app = shutil.copy(APP, self.folder)             # the checkout may lie where Apache's user cannot look
-        os.chmod(app, 0o644)
-        self.command = [program, "start-server", app, "--server-root", os.path.join(self.folder, "root"),
-                        "--host", "127.0.0.1", "--port", str(self.port), "--user", USER, "--group", USER,
-                        "--processes", str(processes), "--threads", str(threads), "--locale", "C.UTF-8",
-                        "--telemetry-service", "unix:" + socket, "--telemetry-interval", str(interval),
-                        "--slow-requests", str(slow), "--telemetry-options", "All", "--log-to-terminal", *options]
+        self.app = shutil.copy(app, self.folder)        # the checkout may lie where Apache's user cannot look
+        os.chmod(self.app, 0o644)
         self.processes = processes
         self.process = None
 
@@ -133,7 +136,7 @@ class Apache:
     def _answers(self):
         assert self.process.poll() is None, self.log()
         try:
-            return self.get("/") == 200
+            return self.get(self.ready) == 200
         except ConnectionRefusedError:
             return False
 
@@ -193,6 +196,82 @@ class Apache:
 
     def close(self):
         self._cleanup.close()
+
+
+class Apache(Server):
+    """What mod_wsgi-express starts, telling its telemetry to `unix:SOCKET`."""
+
+    def __init__(self, program, socket, *options, processes=1, threads=4, interval=0.5, slow=0.5):
+        super().__init__(APP, processes)
+        self.command = [program, "start-server", self.app, "--server-root", os.path.join(self.folder, "root"),
+                        "--host", "127.0.0.1", "--port", str(self.port), "--user", USER, "--group", USER,
+                        "--processes", str(processes), "--threads", str(threads), "--locale", "C.UTF-8",
+                        "--telemetry-service", "unix:" + socket, "--telemetry-interval", str(interval),
+                        "--slow-requests", str(slow), "--telemetry-options", "All", "--log-to-terminal", *options]
+
+
+STUCK = os.path.join(running.ROOT, "tests", "apps", "stuck.py")
+SITES = {"main": "%{GLOBAL}", "site-a": "site-a", "site-b": "site-b"}
+CONFIGURATION = """
+ServerRoot {folder}
+ServerName localhost
+Listen 127.0.0.1:{port}
+PidFile {folder}/httpd.pid
+ErrorLog /dev/stderr
+LogLevel warn
+User {user}
+Group {user}
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+{modules}
+WSGISocketPrefix {folder}/wsgi
+WSGIRestrictEmbedded On
+WSGIDaemonProcess {group} processes={processes} threads={threads} display-name=%{{GROUP}}
+<Directory {folder}>
+Require all granted
+</Directory>
+{sites}
+{more}
+"""
+
+
+class Sites(Server):
+    """tests/apps/stuck.py as three sites of one process group: in the main interpreter and in two sub-interpreters.
+
+        with Sites(apache.express()) as server:
+            server.get("/site-a/ok"), server.url["site-a"] + "/ok", server.process.pid (Apache's root), server.daemons()
+
+    more: lines for the configuration; {folder} in them is the server's own.
+    socket: where to tell telemetry, if anywhere.  At the end its processes are killed: a stuck one does not stop by itself.
+    """
+
+    ready = "/main/ok"
+
+    def __init__(self, program, more="", group="stuck", processes=1, threads=8, socket=None, interval=0.5, slow=0.5):
+        super().__init__(STUCK, processes)
+        self.url = {site: "http://127.0.0.1:%d/%s" % (self.port, site) for site in SITES}
+        told = subprocess.run([program, "module-config"], stdout=subprocess.PIPE, check=True, timeout=30, env=environment(),
+                              universal_newlines=True)
+        if socket is not None:
+            more += ("\nWSGITelemetryService unix:%s interval=%s\nWSGISlowRequests %s\nWSGITelemetryOptions +CaptureUserAgent"
+                     % (socket, interval, slow))
+        sites = "\n".join("WSGIScriptAlias /%s %s process-group=%s application-group=%s" % (site, self.app, group, name)
+                          for site, name in SITES.items())
+        path = os.path.join(self.folder, "httpd.conf")
+        with open(path, "w") as file:
+            file.write(CONFIGURATION.format(folder=self.folder, port=self.port, user=USER, modules=told.stdout, group=group,
+                                            processes=processes, threads=threads, sites=sites,
+                                            more=more.replace("{folder}", self.folder)))
+        self.command = [shutil.which("apache2", path=PATH), "-f", path, "-DFOREGROUND", "-k", "start"]
+
+    def _end(self, process):
+        if process.poll() is None:
+            children = self.daemons()
+            process.terminate()
+            for each in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+        super()._end(process)
 
 
 class Client:

@@ -1,0 +1,66 @@
+"""The memory of another process, read only, through /proc/PID/mem: nothing in it is stopped, written or told."""
+import os
+from collections import namedtuple
+
+from modwsgi_tel.errors import TelError
+
+LONGEST_READ = 1 << 20
+_LONGEST_MAPS = 32 << 20                # the kernel's own limit of 65,530 mappings takes a third of it
+
+Mapping = namedtuple("Mapping", "start end perms offset path")
+
+
+class Unreadable(TelError):
+    """These bytes are not there, or are not what they should be."""
+
+
+def parse_maps(text):
+    """[Mapping] of a /proc/PID/maps; lines that are none are left out.  Source: proc(5)."""
+    found = []
+    for line in text.split(b"\n"):
+        words = line.split(None, 5)
+        if len(words) < 5:
+            continue
+        try:
+            start, end = (int(word, 16) for word in words[0].split(b"-"))
+            offset = int(words[2], 16)
+        except ValueError:
+            continue
+        path = os.fsdecode(words[5]) if len(words) == 6 else ""
+        found.append(Mapping(start, end, words[1].decode("ascii", "replace"), offset, path))
+    return found
+
+
+class ProcessMemory:
+    """`read(address, size)` of a running process, or Unreadable.  Raises OSError when it may not be opened."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self._fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, address, size):
+        """Exactly `size` bytes, LONGEST_READ at most."""
+        if size > LONGEST_READ:
+            raise Unreadable(f"{size} bytes are too many")
+        try:
+            data = os.pread(self._fd, size, address)
+        except (OSError, OverflowError, ValueError):
+            raise Unreadable(f"nothing at {address:#x}") from None
+        if len(data) != size:
+            raise Unreadable(f"less than {size} bytes at {address:#x}")
+        return data
+
+    def maps(self):
+        """[Mapping], as of now.  Raises OSError."""
+        with open(f"/proc/{self.pid}/maps", "rb") as handle:
+            return parse_maps(handle.read(_LONGEST_MAPS))
+
+    def executable(self):
+        """The path of its program, as maps names it, or ""."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/exe")
+        except OSError:
+            return ""
+
+    def close(self):
+        os.close(self._fd)

@@ -1,0 +1,279 @@
+"""A look at a process: its threads with their stacks, names, requests, and what the kernel says of them."""
+import os
+import struct
+import time
+
+from modwsgi_tel.errors import TelError
+from modwsgi_tel.proc import threads as kernel
+from modwsgi_tel.proc.access import explain
+from modwsgi_tel.stacks.compare import idle
+from modwsgi_tel.stacks.memory import ProcessMemory, Unreadable
+from modwsgi_tel.stacks.model import Request, Stacks, ThreadStack
+from modwsgi_tel.stacks.objects import Objects, shown_value
+from modwsgi_tel.stacks.runtime import locate
+from modwsgi_tel.stacks.walker import Walker
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NAMES_FOR = 50                         # looks: then the names of threads are read anew
+_MOST_NAMES = 4096
+_LONGEST_NAME = 100
+_TID_IN_PTHREAD = (720, 208)            # struct pthread.tid of glibc on x86-64, and of others; else it is looked for
+_PTHREAD = 2048
+_MOST_VALUES = 64                       # variables of one frame
+_OUTER_FRAMES = 16                      # in these the request's environ is looked for
+_ENVIRON = ("environ", "env", "wsgi_environ")
+_REQUEST = ("mod_wsgi.request_id", "mod_wsgi.thread_id", "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "wsgi.version")
+
+
+class Looker:
+    """Threads out of memory alone, of a process or of a core.
+
+    memory: `read(address, size)`, which raises Unreadable.  runtime: runtime.Runtime.
+    """
+
+    def __init__(self, memory, runtime):
+        self.runtime = runtime
+        self._read = memory.read
+        self.objects = Objects(memory, runtime.layout)
+        self.walker = Walker(memory, runtime, self.objects)
+        self._names, self._named, self._looks = {}, set(), 0
+        self._pthread_tid = None
+
+    def look(self, values=False, requests=True, tids=None, stopper=None):
+        """([(native tid or None, ThreadStack)], [interpreter ids], None or why threads are missing).
+
+        tids: the thread ids in the process's own namespace, as an older Python does not tell them.  stopper: stop.Stopper,
+        which holds the thread with the GIL while it is read.  Raises Unreadable where there is no Python any more.
+        """
+        walker = self.walker
+        walker.new_look()
+        interpreters = walker.interpreters()
+        states, problem = walker.threads(interpreters)
+        natives = self._natives(states, tids)
+        threads = {}
+        for state in sorted(states, key=lambda each: not each.owns_gil):     # first the one that may move any moment
+            threads.setdefault(state.ident or state.address, []).append(
+                (state, *(self._stopped(state, natives, stopper) if state.owns_gil and stopper else walker.stack(state))))
+        self._name(interpreters, states)
+        order = {state.ident or state.address: place for place, state in enumerate(states)}
+        found = [(natives.get(parts[0][0].ident), self._merged(parts, values, requests))
+                 for _, parts in sorted(threads.items(), key=lambda item: -order[item[0]])]
+        self._looks += 1
+        return found, [each.id for each in interpreters], problem
+
+    def _stopped(self, state, natives, stopper):
+        tid = natives.get(state.ident)
+        if tid is None or not stopper.stop(tid):
+            return self.walker.stack(state)
+        try:
+            return self.walker.stack(state)
+        finally:
+            stopper.release(tid)
+
+    def _merged(self, parts, values, requests):
+        """One ThreadStack of the states that an OS thread has, one in each interpreter that it has been to."""
+        live = [part for part in parts if part[1] or part[2]]
+        if len(live) > 1:
+            # the one whose frame lies lowest on the C stack runs inside of the others; else the one with the GIL, the youngest
+            deep = all(raw is not None and raw.depth for _, _, _, raw in live)
+            live.sort(key=lambda part: part[3].depth if deep else (not part[0].owns_gil, -part[0].interpreter))
+        live = live or sorted(parts, key=lambda part: (not part[0].owns_gil, part[0].interpreter))[:1]
+        problem = next((problem for _, _, problem, _ in live if problem), None)
+        frames = () if problem else tuple(frame for _, found, _, _ in live for frame in found)
+        shown = request = None
+        if not problem and frames:
+            held = [frame for _, _, _, raw in live for frame in raw.frames]
+            if values:
+                shown = self._values(live, held)
+            if requests:
+                request = self._request(held)
+        name = next((self._names[key] for key in ((each[0].interpreter, each[0].ident) for each in [*live, *parts])
+                     if key in self._names), None)
+        return ThreadStack(name=name, interpreter=live[0][0].interpreter, owns_gil=any(part[0].owns_gil for part in parts),
+                           problem=problem, frames=frames, values=shown, request=request)
+
+    def _values(self, live, held):
+        """The variables of all frames; None when the thread went on while they were read."""
+        shown = []
+        for frame in held:
+            try:
+                found = self.walker.variables(frame)[:_MOST_VALUES]
+                shown.append(tuple((name, shown_value(self.objects, name, value)) for name, value in found))
+            except (Unreadable, struct.error):
+                shown.append((("?", "<unreadable>"),))
+        return tuple(shown) if all(self.walker.still(state, raw) for state, _, _, raw in live) else None
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def _name(self, interpreters, states):
+        keys = {(state.interpreter, state.ident) for state in states}
+        if self._looks % _NAMES_FOR and keys <= self._named:
+            return
+        self._named = keys
+        self._names = {}
+        for interpreter in interpreters:
+            try:
+                self._names_of(interpreter)
+            except (Unreadable, struct.error):
+                pass                    # threading is not imported there, or is just changing what it knows
+
+    def _names_of(self, interpreter):
+        objects = self.objects
+        modules = objects.word(interpreter.address + self.runtime.layout.interp_modules)
+        module = objects.lookup(modules, ("threading",))["threading"] if modules else 0
+        active = objects.lookup(objects.word(module + 16), ("_active",))["_active"] if module else 0
+        for key, thread in objects.entries(active, _MOST_NAMES) if active else ():
+            try:
+                for label, value in objects.attributes(thread):
+                    if objects.string(label, 32) == "_name":
+                        self._names[interpreter.id, int(objects.value(key))] = objects.string(value, _LONGEST_NAME)
+                        break
+            except (Unreadable, struct.error, ValueError):
+                continue                # one that begins or ends at this moment
+
+    # --- thread ids -----------------------------------------------------------------------------------
+
+    def _natives(self, states, tids):
+        """{ident: native tid}."""
+        if self.runtime.layout.thread_native is not None:
+            return {state.ident: state.native for state in states if state.native}
+        idents = {state.ident for state in states if state.ident}
+        tids = set(tids or ())
+        if not idents or not tids:
+            return {}
+        held = {}
+        for ident in idents:
+            try:
+                held[ident] = self._read(ident, _PTHREAD)
+            except Unreadable:
+                continue                # it has ended, or lies at the end of its memory
+        known = (self._pthread_tid,) if self._pthread_tid is not None else ()
+        for place in (*known, *_TID_IN_PTHREAD, *range(0, _PTHREAD, 4)):
+            found = {ident: struct.unpack_from("<I", data, place)[0] for ident, data in held.items()}
+            if found and set(found.values()) <= tids and len(set(found.values())) == len(found):
+                self._pthread_tid = place
+                return found
+        return {}
+
+    # --- requests ---------------------------------------------------------------------------------------
+
+    def _request(self, held):
+        """The Request whose environ one of the outer frames holds, or None."""
+        for place, frame in enumerate(held[:-_OUTER_FRAMES - 1:-1]):
+            try:
+                variables = self.walker.variables(frame)
+            except (Unreadable, struct.error):
+                continue
+            first = variables[:2] if place == 0 else ()             # the application's own arguments, whatever their names
+            for name, value in variables:
+                if name in _ENVIRON or (name, value) in first:
+                    request = self._environ(value)
+                    if request is not None:
+                        return request
+        return None
+
+    def _environ(self, address):
+        objects = self.objects
+        address &= ~3 if objects.tagged else ~0
+        try:
+            if objects.is_a(address, "cell"):
+                address = objects.word(address + 16)
+            if not objects.is_a(address, "dict"):
+                return None
+            found = objects.lookup(address, _REQUEST, 1024)
+            if "wsgi.version" not in found:
+                return None
+            told = {}
+            for name in _REQUEST[:-1]:
+                value = found.get(name)
+                if value is not None:
+                    told[name] = objects.string(value, 512) if objects.is_a(value, "str") else objects.value(value)
+        except (Unreadable, struct.error):
+            return None
+        path = told.get("SCRIPT_NAME", "") + told.get("PATH_INFO", "")
+        return Request(told.get("mod_wsgi.request_id"), told.get("mod_wsgi.thread_id"), told.get("REQUEST_METHOD"), path or None,
+                       "environ")
+
+
+class Reader:
+    """Looks at a running process, any number of times.  Raises TelError, in one line, when that cannot be done."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self._identity = kernel.identity(pid)
+        try:
+            self._memory = ProcessMemory(pid)
+        except OSError as error:
+            raise TelError(explain(pid, error)) from None
+        try:
+            maps, program = self._memory.maps(), self._memory.executable()
+            runtime = locate(self._memory, maps, program, lambda: open(f"/proc/{pid}/exe", "rb"))
+            self._looker = Looker(self._memory, runtime)
+            self.command = kernel.command(pid)
+            self._inner_pid = kernel.inner_pid(pid)
+        except OSError as error:
+            self.close()
+            raise TelError(explain(pid, error)) from None
+        except TelError as error:
+            self.close()
+            raise TelError(f"process {pid}: {error}") from None
+        self.python = runtime.python
+        self._outer = {}                # {tid in the process's namespace: tid in ours}
+        self._ticks = {}                # {tid: CPU ticks at the look before}
+
+    def look(self, values=False, requests=True, detail=True, cpu=False, stopper=None):
+        """The Stacks of now.  Raises TelError when the process has ended or become another program.
+
+        values: with variables.  requests: with what each thread serves.  detail: with what the kernel says of each thread;
+        without it, cpu: with the CPU time alone.  stopper: stop.Stopper, to hold the thread with the GIL while it is read.
+        """
+        at = time.time()
+        tids = None
+        if self._inner_pid is not None or self._looker.runtime.layout.thread_native is None:
+            tids = self._tids()
+        try:
+            found, interpreters, problem = self._looker.look(values, requests, tids, stopper)
+        except Unreadable as error:
+            raise TelError(self._gone() or f"process {self.pid}: {error}; it may be starting or ending") from None
+        if any(thread.problem for _, thread in found) or not found:
+            gone = self._gone()         # what was read then was no longer its memory
+            if gone:
+                raise TelError(gone)
+        tasks = kernel.threads(self.pid) if detail else {}
+        ticks = ({tid: task.cpu_ticks for tid, task in tasks.items()} if detail else
+                 kernel.cpu_ticks(self.pid, [self._outer.get(native, native) for native, _ in found if native]) if cpu else {})
+        threads = tuple(self._joined(native, thread, tasks, ticks) for native, thread in found)
+        self._ticks = ticks
+        return Stacks(self.pid, self._inner_pid, self._identity.start, self.command, self.python, tuple(interpreters), threads,
+                      problem, at)
+
+    def _tids(self):
+        """The thread ids in the process's own namespace."""
+        tasks = kernel.threads(self.pid)
+        self._outer = {task.inner_tid: tid for tid, task in tasks.items()}
+        return set(self._outer)
+
+    def _joined(self, native, thread, tasks, ticks):
+        tid = self._outer.get(native, None if self._outer else native)
+        task = tasks.get(tid)
+        used = None
+        if tid in ticks and tid in self._ticks:
+            used = max(0, ticks[tid] - self._ticks[tid]) / _TICKS
+        thread = thread._replace(tid=tid, cpu_s=used)
+        if task is not None:
+            thread = thread._replace(state=kernel.state(task), wait=kernel.wait(task))
+        return thread._replace(idle=True) if idle(thread) else thread
+
+    def _gone(self):
+        """Why nothing can be read any more, or None."""
+        try:
+            if kernel.has_ended(self.pid):
+                return f"process {self.pid} has ended"
+            if kernel.identity(self.pid) != self._identity:
+                return f"process {self.pid} has become another program (exec), or is another process now"
+        except TelError:
+            return f"process {self.pid} has ended"
+        return None
+
+    def close(self):
+        self._memory.close()
