@@ -81,6 +81,8 @@ def _imported(command):
         from modwsgi_tel.report.dump import dump as work
     elif command == "tap":
         from modwsgi_tel.tap import listen as work
+    elif command == "stacks":
+        from modwsgi_tel.stackdump import stacks as work
     elif command == "simulate":
         from modwsgi_tel.demo import simulate as work
     else:

@@ -108,6 +108,8 @@ _SERVE = ("serve", "demo", "top")
 _CLIENT = ("dump", "top")
 _BINDS = ("serve", "dump", "top")
 _FLEET = ("simulate", "demo")
+_STACKS = ("stacks",)
+_TARGETS = ("stacks",)
 ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL"}         # variables of the existing collector's tools
 
 OPTIONS = (
@@ -155,7 +157,7 @@ OPTIONS = (
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", _SERVE, "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
@@ -186,6 +188,24 @@ OPTIONS = (
            "write there, whole or not at all; the name may hold strftime's %Y%m%d-%H%M%S"),
     Option("keep", whole(1, 100000), "", "N", ("dump",), "Output", "remove all but the newest N files of that name pattern"),
     Option("count", whole(1), "", "N", ("dump",), "Output", "with --listen: end after so many datagrams"),
+
+    Option("group", text, "", "NAME", _TARGETS, "Processes", "mod_wsgi's daemons of this process group (display-name)"),
+    Option("apache", FLAG, "", "", _TARGETS, "Processes", "all of Apache's with Python in them"),
+    Option("all-python", FLAG, "", "", _TARGETS, "Processes", "every process of Python"),
+    Option("subprocesses", FLAG, "", "", _TARGETS, "Processes", "and all that descend from these"),
+    Option("no-idle", FLAG, "", "", _STACKS, "Output", "leave out threads of a pool that have nothing to do"),
+    Option("locals", FLAG, "", "", _STACKS, "Output", "with arguments and variables: short, nothing is called, secrets by name are "
+           "masked"),
+    Option("flat", FLAG, "", "", _STACKS, "Output", "a line for each thread"),
+    Option("json", FLAG, "", "", _STACKS, "Output", "JSON; frames innermost first"),
+    Option("interval", seconds(0.01), "", "TIME", _STACKS, "Several looks", "look again after so long: what stayed, and what moved"),
+    Option("count", whole(1, 1000), "", "N", _STACKS, "Several looks", "so many looks (default 2 with --interval, else 1)"),
+    Option("stop", FLAG, "", "", _STACKS, "Several looks", "hold the thread with the GIL for a moment at each look (ptrace), so that "
+           "it cannot move; without this nothing is ever stopped"),
+    Option("core", text, "", "FILE", _STACKS, "Core files", "read a core file instead: what a crash left"),
+    Option("executable", text, "", "FILE", _STACKS, "Core files", "the program that ran, where it is not where it was"),
+    Option("root", text, "", "FOLDER", _STACKS, "Core files", "the root of the file system that it ran in, as a container's"),
+    Option("self-check", FLAG, "", "", _STACKS, "General", "read a child of this very Python, and compare with what it says itself"),
 
     Option("target", text, SOCKET, "unix:PATH", ("simulate", "replay"), "Telemetry socket", "the collector's socket"),
     Option("wait", FLAG, "", "", ("simulate", "replay"), "Telemetry socket", "begin although nobody listens there yet"),
@@ -226,6 +246,15 @@ COMMANDS = (
               "a day of them"),
              ("dump --http-socket /run/modwsgi-tel/http.sock", "a table for people"),
              ("dump --listen unix:/tmp/t.sock --count 10", "the next ten datagrams"))),
+    Command("stacks", "the Python lines that a running process is on, from outside", "[PID...]",
+            "Reads the stacks of another process's threads out of its memory: nothing has to be installed or set up in it, "
+            "nothing in it is stopped or changed, and it works when its GIL is stuck.  CPython 3.8 to 3.15.  Takes root, or the "
+            "same user where the process allows that; what is missing is said.  A stack that moved while it was read is marked so.",
+            (("stacks 4711", "what its threads do now"),
+             ("stacks --apache --no-idle", "all of Apache's Python, without the threads that have nothing to do"),
+             ("stacks 4711 --interval 1 --count 5", "what stayed, and what moved"),
+             ("stacks --group mysite --locals", "a daemon process group, with variables"),
+             ("stacks --core /var/tmp/core.4711", "where it was when it crashed"))),
     Command("simulate", "send the telemetry of a made-up fleet to a collector", "",
             "The same seed gives the same datagrams.  Profiles show one trouble each; steady has none.",
             (("simulate --profile gil --processes 8", "eight processes that fight for the GIL"),
@@ -240,7 +269,7 @@ COMMANDS = (
 )
 BY_COMMAND = {command.name: command for command in COMMANDS}
 
-EXIT_STATUS = ((0, "done, or ended by SIGTERM or SIGINT"), (1, "findings"), (2, "it could not be done; one line on stderr says "
+EXIT_STATUS = ((0, "done, or ended by SIGTERM or SIGINT"), (1, "findings; or some of several processes could not be read"), (2, "it could not be done; one line on stderr says "
                "why"), (3, "the other side answered nonsense"), (130, "ended by Ctrl-C where there was something left to do"),
                (141, "the reader of its output went away"))
 
@@ -430,7 +459,7 @@ def command_help(command):
 def _sections(command):
     found = list(dict.fromkeys(option.section for option in options_of(command)))
     # what is a command's own comes before what it shares with serve
-    return sorted(found, key=lambda section: section not in ("Console", "Collector")) if "Console" in found else found
+    return sorted(found, key=lambda section: (section == "General", "Console" in found and section not in ("Console", "Collector")))
 
 
 def program_help():

@@ -12,6 +12,9 @@ import sys
 
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 TOO_OLD = ("2.7", "3.6", "3.7", "3.8")
+# Whose stacks are read; those that are not found here are looked for in a root of their own
+READ = ("3.8",) + SUPPORTED + ("3.15",)
+CHROOT = os.environ.get("MODWSGI_TEL_TEST_CHROOT")
 
 
 @functools.lru_cache(maxsize=None)
@@ -46,6 +49,25 @@ def of(version):
     if version not in found():
         pytest.skip("no Python %s on this machine" % version)
     return found()[version][0]
+
+
+def in_chroot(name):
+    """The command that runs a program of that name in CHROOT; skips the test, by name, where that cannot be."""
+    import pytest
+    if not CHROOT:
+        pytest.skip("no %s on this machine: MODWSGI_TEL_TEST_CHROOT names no root that has one" % name)
+    if os.geteuid():
+        pytest.skip("%s is in a root of its own, and this is not root" % name)
+    if not os.path.exists(os.path.join(CHROOT, "usr/bin", name)):
+        pytest.skip("no %s in %s" % (name, CHROOT))
+    return ["chroot", CHROOT, name]
+
+
+def to_read(version):
+    """(command, root) of an interpreter of a version of READ, in that root; skips the test, by name, where there is none."""
+    if version in found():
+        return [found()[version][0]], "/"
+    return in_chroot("python" + version), CHROOT
 
 
 def for_user(uid):

@@ -38,8 +38,10 @@ ARROWS = {
     "remote": ("errors", "options", "report.client", "sources", "peer", "collector"),
     "top": ("errors", "bounded", "console", "net.loop", "net.log", "options", "printable", "report.client", "remote", "sources", "player",
             "collector"),
+    "targets": ("errors", "options", "printable", "proc", "stacks"),
+    "stackdump": ("errors", "printable", "net.loop", "report.stacks", "stacks", "targets"),
     "docgen": ("errors", "options", "wire", "web", "console", "findings"),
-    "cli": ("errors", "printable", "options", "collector", "demo", "report", "tap", "top"),
+    "cli": ("errors", "printable", "options", "collector", "demo", "report", "stackdump", "tap", "top"),
     "__main__": ("cli",),
 }
 # Compiled in C or leaving Python's own: nothing else is installed where this runs.

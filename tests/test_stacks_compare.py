@@ -125,6 +125,13 @@ def test_another_interpreter_other_values_and_an_unsure_stack_are_groups_of_thei
     assert tids(grouped(threads)) == [[1, 7], [2], [3], [4], [5], [6]]
 
 
+def test_threads_without_frames_share_their_state_at_least():
+    threads = [a_thread(1, ()), a_thread(2, (), state=RUNNING), a_thread(3, ()), a_thread(4, (), idle=True)]
+    assert tids(grouped(threads)) == [[2], [1, 3], [4]]
+    looks = [Stacks(9, start=1, threads=tuple(threads))] * 2
+    assert [[each.looks[0].thread.tid for each in group] for group in grouped_looks(looks)] == [[2], [1, 3], [4]]
+
+
 def test_of_no_threads_there_is_no_group():
     assert grouped([]) == [] and grouped_looks([]) == [] and of_threads([]) == {}
 

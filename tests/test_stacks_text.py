@@ -154,7 +154,7 @@ def test_requests_are_not_called_unknown_where_one_is_known():
                                                '  File "/srv/search.py", line 88, in match']),
     (a_thread(1, (), problem="cut: x"), ["Thread 1 (no name)  waiting in futex (futex_do_wait)  [cut: x]",
                                          "  [nothing of it could be read]"]),
-    (a_thread(1, ()), ["Thread 1 (no name)  waiting in futex (futex_do_wait)", "  (no Python frames)"]),
+    (a_thread(1, (), RUNNING), ["Thread 1 (no name)  running", "  (no Python frames)"]),
 ])
 def test_a_stack_that_is_not_whole_says_so_at_its_title_and_at_the_gap(thread, expected):
     assert body(a_process(thread)) == expected
@@ -164,7 +164,7 @@ def test_a_stack_that_is_not_whole_says_so_at_its_title_and_at_the_gap(thread, e
     (RUNNING, None, "running"), (WAITING, None, "waiting"), (DISK, "fsync", "waiting for a disk in fsync"),
     (STOPPED, None, "stopped"), (GONE, None, "has ended"), (UNKNOWN, None, "state not known"), ("new", None, "state not known")])
 def test_every_state_has_its_words(state, wait, expected):
-    assert body(a_process(ThreadStack(1, state=state, wait=wait)))[0] == f"Thread 1 (no name)  {expected}"
+    assert body(a_process(ThreadStack(1, state=state, wait=wait, frames=LOCK)))[0] == f"Thread 1 (no name)  {expected}"
 
 
 def test_the_closing_lines_count_what_moved_and_what_was_cut():
@@ -210,14 +210,14 @@ def test_interpreters_are_sections_and_the_one_with_the_gil_holder_leads():
         "      GIL: thread 3 (no name) in interpreter 2, thread 4 (no name) in",
         "      interpreter 0  3 interpreters: 0, 1, 2",
         "",
-        "== Interpreter 0: 2 threads at work ==",
+        "== Interpreter 0: 2 threads ==",
         "",
         "Thread 4 (no name)  holds the GIL  waiting in futex (futex_do_wait)",
         "  and 1 more: 1  waiting in futex (futex_do_wait)",
         '  File "/srv/app.py", line 7, in application',
         '  File "/srv/pool.py", line 31, in Pool.acquire',
         "",
-        "== Interpreter 2: 1 thread at work ==",
+        "== Interpreter 2: 1 thread ==",
         "",
         "Thread 3 (no name)  holds the GIL  running",
         '  File "/o.py", line 2, in outer',
@@ -228,11 +228,24 @@ def test_interpreters_are_sections_and_the_one_with_the_gil_holder_leads():
         "    (futex_do_wait): 2"]
 
 
+def test_a_thread_that_waits_without_frames_is_a_line_and_not_called_idle():
+    process = a_process(a_thread(1, (), wait="poll", name="MainThread"), a_thread(2, (), idle=True),
+                        a_thread(3, (), owns_gil=True), a_thread(4, (), request=Request("a", 1, None, None, "environ")))
+    assert body(process, idle=False) == [
+        "Thread 3 (no name)  holds the GIL  waiting in futex (futex_do_wait)",
+        "  (no Python frames)",
+        "",
+        "Thread 4 (no name)  waiting in futex (futex_do_wait)  request a",
+        "  (no Python frames)",
+        "",
+        '1 thread with no Python frames, waiting in poll: 1 "MainThread"', "1 idle thread not shown"]
+
+
 def test_idle_threads_are_a_line_a_place_or_a_count():
     worker = (Frame("_worker", "/usr/lib/python3.11/concurrent/futures/thread.py", 81),)
     served = (Frame("EpollSelector.select", "/usr/lib/python3.11/selectors.py", 468),
               Frame("BaseServer.serve_forever", "/usr/lib/python3.11/socketserver.py", 233))
-    process = a_process(a_thread(1, worker, idle=True), a_thread(2, served, wait="poll", idle=True),
+    process = a_process(a_thread(1, worker, idle=True, values=((("x", "1"),),)), a_thread(2, served, wait="poll", idle=True),
                         a_thread(3, worker, idle=True))
     assert body(process, width=None) == [
         "2 idle threads in _worker (futures/thread.py:81), waiting in futex (futex_do_wait): 1, 3",
@@ -270,6 +283,18 @@ def test_the_words_of_a_fold():
     process = a_process(a_thread(1, calls(*"z" * 1004, *"ab" * 4)))
     assert [line for line in body(process) if "Previous" in line] == ["  [Previous 2 lines repeated 1 more time]",
                                                                      "  [Previous line repeated 1,001 more times]"]
+
+
+@pytest.mark.parametrize("names, first", [
+    (("Thread._bootstrap", "Thread._bootstrap_inner", "Thread.run"), "  [threading.py: _bootstrap, _bootstrap_inner, run]"),
+    (("_bootstrap", "_bootstrap_inner"), "  [threading.py: _bootstrap, _bootstrap_inner]"),
+    (("run",), '  File "/lib/threading.py", line 2, in run')])
+def test_how_every_thread_begins_is_one_line(names, first):
+    begin = tuple(Frame(name, "/lib/threading.py", 2) for name in names)[::-1]
+    lines = body(a_process(a_thread(1, LOCK + begin)))
+    assert lines[1:] == [first, '  File "/srv/app.py", line 7, in application', '  File "/srv/pool.py", line 31, in Pool.acquire']
+    assert len(body(a_process(a_thread(1, begin)))) == 1 + len(names)
+    assert len(body(a_process(a_thread(1, LOCK + begin, values=((),) * (2 + len(names)))))) == 1 + 2 + len(names)
 
 
 def test_values_stand_under_their_frames():
@@ -340,16 +365,21 @@ def test_a_thread_that_stayed_is_shown_once_and_judged_by_its_cpu():
                 a_thread(3, (), idle=True)]
     assert several(look(None), look(1.0), look(0.9)) == [
         "Thread 1 (no name)  holds the GIL  running, 900 ms CPU",
-        "  the same place at all 3 looks, 1.9 s CPU used: it works there",
+        "  the same place at all 3 looks, 1.9 s CPU used: works there",
         '  File "/srv/app.py", line 7, in application',
         '  File "/srv/search.py", line 88, in match',
         "",
         "Thread 2 (no name)  waiting in futex (futex_do_wait)",
-        "  the same place at all 3 looks, no CPU used: it waits or is stuck",
+        "  the same place at all 3 looks, no CPU used: waits there or is stuck",
         '  File "/srv/app.py", line 7, in application',
         '  File "/srv/pool.py", line 31, in Pool.acquire',
         "",
         "1 thread idle at every look: not shown"]
+
+
+def test_a_thread_that_stays_and_uses_little_cpu_waits():
+    shown = several([a_thread(1)], [a_thread(1, cpu_s=0.01)])
+    assert shown[1] == "  the same place at both looks, 10.0 ms CPU used: waits there"
 
 
 def test_a_thread_that_moved_shows_what_stayed_and_then_where_each_look_was():
@@ -389,6 +419,18 @@ def test_threads_that_came_and_some_never_read_are_said():
         "  +1.0 s  waiting  in the line above",
         "",
         "1 thread whose tid is not known: cannot be told apart between looks"]
+
+
+def test_what_waits_without_frames_at_every_look_is_a_line():
+    look = [a_thread(1, (), wait="poll", name="MainThread"), a_thread(2, (), idle=True), a_thread(3, (), RUNNING)]
+    assert several(look, look) == [
+        "Thread 3 (no name)  running",
+        "  the same place at both looks",
+        "  (no Python frames)",
+        "",
+        '1 thread with no Python frames, waiting in poll: 1 "MainThread"',
+        "",
+        "1 thread idle at every look: not shown"]
 
 
 def test_a_chain_without_room_keeps_its_inner_end():

@@ -6,6 +6,7 @@ know no more.
 """
 import colorsys
 import os
+import re
 import textwrap
 from html import escape
 from zlib import crc32
@@ -167,7 +168,13 @@ def _header(profile, former, drawn):
         lines.append(f"too small or too deep to be drawn one by one: {drawn.hidden:,} places, "
                      f"{_share(drawn.hidden_s, drawn.whole_s)} of the width")
     lines.append(DIFF_LEGEND if former is not None else LEGEND)
-    return [part for line in lines for part in textwrap.wrap(line, _HEAD_SIZE) or [""]]
+    return [part for line in lines for part in _wrapped(line)]
+
+
+def _wrapped(line):
+    """Parts of a line that fit; a figure stays beside the word before it."""
+    parts = textwrap.wrap(re.sub(r" (?=\d)", "\xa0", line), _HEAD_SIZE)
+    return [part.replace("\xa0", " ") for part in parts] or [""]
 
 
 def _drawn_box(box):

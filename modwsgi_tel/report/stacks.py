@@ -16,6 +16,8 @@ TIDS_MOST = 12                          # of the threads of one group that are n
 NAME_MOST, FILE_MOST, TEXT_MOST = 120, 400, 200     # letters
 PERIOD_MOST = 8                         # functions that call one another in a circle, and are folded
 SHOWN_ROUNDS = 3                        # of a recursion, before it is folded: as Python has it
+BOOTSTRAP = ("_bootstrap", "_bootstrap_inner", "run")    # of threading.py: how every Thread begins
+BUSY = 0.2                              # CPU seconds a second, above which a thread that stays at a place works there
 CUT = "..."
 
 _STATES = {RUNNING: "running", WAITING: "waiting", DISK: "waiting for a disk", STOPPED: "stopped", GONE: "has ended",
@@ -211,9 +213,15 @@ def _file_lines(frame, width):
 
 def _stack(frames, values, sources, width, interpreter=None):
     """Lines of frames (innermost first) in Python's order; values: for each frame, or None."""
-    frames = tuple(reversed(frames))
-    values = tuple(reversed(values)) if values and len(values) == len(frames) else ((),) * len(frames)
-    lines = []
+    frames, lines = tuple(reversed(frames)), []
+    if values and len(values) == len(frames):
+        values = tuple(reversed(values))
+    else:
+        begin = _bootstrap(frames)
+        if begin:
+            frames = frames[begin:]
+            lines.append(f"  [threading.py: {', '.join(BOOTSTRAP[:begin])}]")
+        values = ((),) * len(frames)
     for index, count, rounds in folded(frames):
         if index is None:
             what = "Previous line" if count == 1 else f"Previous {count} lines"
@@ -230,6 +238,17 @@ def _stack(frames, values, sources, width, interpreter=None):
         lines += [_clip(f"      {_shown(name, NAME_MOST)} = {_shown(value, 4 * TEXT_MOST)}", width)
                   for name, value in values[index]]
     return lines
+
+
+def _bootstrap(frames):
+    """How many of the outermost frames are those of every Thread, when there are others inside of them."""
+    count = 0
+    for frame, name in zip(frames, BOOTSTRAP):
+        if frame.function.rpartition(".")[2] != name or frame.file.rpartition("/")[2] != "threading.py" or (
+                frame.interpreter != frames[0].interpreter):
+            break
+        count += 1
+    return count if 1 < count < len(frames) else 0
 
 
 def _thread_stack(thread, sources, width, interpreter=None):
@@ -317,18 +336,26 @@ def _one(stacks, sources, width, idle):
     """Lines of the threads at one look."""
     sources = _Sources(sources)
     several = len(stacks.interpreters) > 1
-    lines = []
     busy = without_idle(stacks.threads)
-    for number, threads in _by_interpreter(busy):
+    bare = [thread for thread in busy if _is_bare(thread)]
+    lines = []
+    for number, threads in _by_interpreter(thread for thread in busy if not _is_bare(thread)):
         if several:
-            lines += ["", f"== Interpreter {number}: {_counted(len(threads), 'thread')} at work =="]
+            lines += ["", f"== Interpreter {number}: {_counted(len(threads), 'thread')} =="]
         for group in grouped(threads):
             outermost = group[0].frames[-1].interpreter if group[0].frames else None
             lines += ["", *_title(group, width), *_thread_stack(group[0], sources, width, outermost)]
     resting = [thread for thread in stacks.threads if thread.idle]
-    if resting:
-        lines += ["", *(_idle(resting, width, several) if idle else [f"{_counted(len(resting), 'idle thread')} not shown"])]
-    return lines
+    below = _in_short([*bare, *(resting if idle else ())], width, several)
+    if resting and not idle:
+        below.append(f"{_counted(len(resting), 'idle thread')} not shown")
+    return [*lines, "", *below] if below else lines
+
+
+def _is_bare(thread):
+    """Whether there is no more to say of a thread than that it waits, outside of Python: as a server's main thread does."""
+    return (not thread.frames and is_whole(thread) and thread.state == WAITING and not thread.owns_gil and not thread.idle
+            and thread.request is None)
 
 
 def _by_interpreter(threads):
@@ -339,18 +366,18 @@ def _by_interpreter(threads):
     return sorted(found.items(), key=lambda item: (min(map(rank, item[1])), item[0]))
 
 
-def _idle(threads, width, several):
-    """Lines of threads that have nothing to do: where they wait for it, and who."""
+def _in_short(threads, width, several):
+    """Lines of threads that have nothing to do, or no frames: where they wait, and who."""
     lines = []
-    for group in grouped(threads):
-        where = f"in {_call(waits_at(group[0].frames))}" if group[0].frames else "with no Python frames"
-        waits = sorted({_shown(thread.wait, NAME_MOST) for thread in group if thread.wait})
-        what = f"{_counted(len(group), 'idle thread')} {where}"
+    for group in grouped([thread._replace(values=None) for thread in threads]):
+        first = group[0]
+        what = _counted(len(group), "idle thread" if first.idle else "thread")
+        what += f" in {_call(waits_at(first.frames))}" if first.frames else " with no Python frames"
         if several:
-            what += f", interpreter {group[0].interpreter}"
-        if waits:
-            what += f", waiting in {' or '.join(waits[:3])}"
-        lines += _wrapped([f"{what}: {_tids(group)}"], width)
+            what += f", interpreter {first.interpreter}"
+        waits = sorted({_shown(thread.wait, NAME_MOST) for thread in group if thread.wait})
+        what += f", waiting in {' or '.join(waits[:3])}" if waits else ", waiting"
+        lines += _wrapped([f"{what}: {_named(first) if len(group) == 1 and first.name else _tids(group)}"], width)
     return lines
 
 
@@ -411,9 +438,10 @@ def _flat(stacks, width, idle):
 def _several(looks, sources, width):
     """Lines of what stayed and what moved between several looks at one process."""
     times = [stacks.at for stacks in looks]
-    over = "" if None in times else f" in {duration(times[-1] - times[0])}"
-    lines = _head(looks[-1], width, looks=f"the last of {len(looks)} looks{over}")
-    sources, hidden = _Sources(sources), 0
+    over = 0.0 if None in times else times[-1] - times[0]
+    told = f" in {duration(over)}" if over > 0 else ""
+    lines = _head(looks[-1], width, looks=f"the last of {len(looks)} looks{told}")
+    sources, hidden, bare, several = _Sources(sources), 0, [], len(looks[-1].interpreters) > 1
     for group in grouped_looks(looks):
         compared = group[0]
         there = [look for look in compared.looks if look.thread is not None]
@@ -421,13 +449,18 @@ def _several(looks, sources, width):
             hidden += len(group)
             continue
         threads = tuple(next(look.thread for look in reversed(each.looks) if look.thread is not None) for each in group)
-        lines += ["", *_title(threads, width, len(looks[-1].interpreters) > 1)]
-        lines += _wrapped([_verdict(group)], width, "  ")
+        if all(_is_bare(look.thread) or look.thread.idle for look in there):
+            bare += threads
+            continue
+        lines += ["", *_title(threads, width, several)]
+        lines += _wrapped([_verdict(group, over)], width, "  ")
         lines += _stack(compared.common, (), sources, width)
         if any(is_whole(look.thread) for look in there) and not any(look.thread.frames for look in there):
             lines.append("  (no Python frames)")
         if any(look.hot or look.what in (UNREAD, ABSENT, CAME, ENDED) for look in compared.looks):
             lines += _moves(compared, looks, width)
+    if bare:
+        lines += ["", *_in_short(bare, width, several)]
     nameless = max(sum(thread.tid is None for thread in stacks.threads) for stacks in looks)
     if nameless:
         lines += ["", f"{_counted(nameless, 'thread')} whose tid is not known: cannot be told apart between looks"]
@@ -436,8 +469,8 @@ def _several(looks, sources, width):
     return lines
 
 
-def _verdict(group):
-    """One sentence: how often a thread (the first of the group) stayed, and what CPU it used."""
+def _verdict(group, over):
+    """One sentence: how often the threads of a group stayed in `over` seconds, and what CPU they used together."""
     counts = {}
     for look in group[0].looks:
         counts[look.what] = counts.get(look.what, 0) + 1
@@ -451,8 +484,10 @@ def _verdict(group):
     if read == 1:
         return f"read whole at one look only{used}"
     if not moved:
-        sense = "" if not told else ": it works there" if sum(told) else ": it waits or is stuck"
-        return f"the same place at {'all ' if read == len(group[0].looks) else ''}{read} looks{used}{sense}"
+        share = sum(told) / len(group) / over if told and over > 0 else None
+        sense = "" if share is None else ": works there" if share >= BUSY else ": waits there" + ("" if share else " or is stuck")
+        how_many = "both looks" if read == 2 else f"all {read} looks"
+        return f"the same place at {how_many if read == len(group[0].looks) else f'{read} looks'}{used}{sense}"
     lines = f" ({counts[LINES]} within the same functions)" if counts.get(LINES) else ""
     stayed = counts.get(STAYED, 0)
     return f"moved {_counted(moved, 'time')}{lines}, {'stayed ' + _counted(stayed, 'time') if stayed else 'never stayed'}{used}"

@@ -153,11 +153,12 @@ def grouped(threads):
     """[(ThreadStack, ...)]: threads that have the same stack together; who is first by `rank` comes first.
 
     The same stack: the same frames, interpreter, values, and whether it is idle.  One that is cut
-    or moving stands alone: what is not known whole is not known to be the same.  Among groups of
-    one rank the largest is first, then the one with the first thread; within one, by rank.
+    or moving stands alone: what is not known whole is not known to be the same.  Those without
+    frames share their state.  Among groups of one rank the largest is first, then the one with the
+    first thread; within one, by rank.
     """
-    return _by_key(threads, lambda thread: thread,
-                   lambda thread: (thread.frames, thread.interpreter, thread.values, thread.idle) if is_whole(thread) else None)
+    return _by_key(threads, lambda thread: thread, lambda thread: (
+        thread.frames or rank(thread), thread.interpreter, thread.values, thread.idle) if is_whole(thread) else None)
 
 
 def _by_key(items, thread_of, key_of):
@@ -252,5 +253,6 @@ def grouped_looks(looks):
     def key(each):
         if any(look.what == UNREAD for look in each.looks):
             return None
-        return (each.common, busiest(each).interpreter, busiest(each).idle, tuple((look.what, look.hot) for look in each.looks))
+        most = busiest(each)
+        return (each.common or rank(most), most.interpreter, most.idle, tuple((look.what, look.hot) for look in each.looks))
     return _by_key(list(map(compared, of_threads(looks).values())), busiest, key)

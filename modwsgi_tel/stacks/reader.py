@@ -8,7 +8,7 @@ from modwsgi_tel.proc import threads as kernel
 from modwsgi_tel.proc.access import explain
 from modwsgi_tel.stacks.compare import idle
 from modwsgi_tel.stacks.memory import ProcessMemory, Unreadable
-from modwsgi_tel.stacks.model import Request, Stacks, ThreadStack
+from modwsgi_tel.stacks.model import MOVING, WAITING, Request, Stacks, ThreadStack
 from modwsgi_tel.stacks.objects import Objects, shown_value
 from modwsgi_tel.stacks.runtime import locate
 from modwsgi_tel.stacks.walker import Walker
@@ -23,6 +23,8 @@ _MOST_VALUES = 64                       # variables of one frame
 _OUTER_FRAMES = 16                      # in these the request's environ is looked for
 _ENVIRON = ("environ", "env", "wsgi_environ")
 _REQUEST = ("mod_wsgi.request_id", "mod_wsgi.thread_id", "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "wsgi.version")
+
+_NOT_HERE = "cut: the core holds no whole stack of it"      # a core does not move
 
 
 class Looker:
@@ -39,11 +41,11 @@ class Looker:
         self._names, self._named, self._looks = {}, set(), 0
         self._pthread_tid = None
 
-    def look(self, values=False, requests=True, tids=None, stopper=None):
+    def look(self, values=False, requests=True, tids=None, stop=None):
         """([(native tid or None, ThreadStack)], [interpreter ids], None or why threads are missing).
 
-        tids: the thread ids in the process's own namespace, as an older Python does not tell them.  stopper: stop.Stopper,
-        which holds the thread with the GIL while it is read.  Raises Unreadable where there is no Python any more.
+        tids: the thread ids in the process's own namespace, as an older Python does not tell them.  stop: gives for one of
+        these a context in which that thread stands still, if it can be; for the one with the GIL.  Raises Unreadable where there is no Python any more.
         """
         walker = self.walker
         walker.new_look()
@@ -53,7 +55,7 @@ class Looker:
         threads = {}
         for state in sorted(states, key=lambda each: not each.owns_gil):     # first the one that may move any moment
             threads.setdefault(state.ident or state.address, []).append(
-                (state, *(self._stopped(state, natives, stopper) if state.owns_gil and stopper else walker.stack(state))))
+                (state, *(self._stopped(state, natives, stop) if state.owns_gil and stop else walker.stack(state))))
         self._name(interpreters, states)
         order = {state.ident or state.address: place for place, state in enumerate(states)}
         found = [(natives.get(parts[0][0].ident), self._merged(parts, values, requests))
@@ -61,14 +63,12 @@ class Looker:
         self._looks += 1
         return found, [each.id for each in interpreters], problem
 
-    def _stopped(self, state, natives, stopper):
+    def _stopped(self, state, natives, stop):
         tid = natives.get(state.ident)
-        if tid is None or not stopper.stop(tid):
+        if tid is None:
             return self.walker.stack(state)
-        try:
+        with stop(tid):
             return self.walker.stack(state)
-        finally:
-            stopper.release(tid)
 
     def _merged(self, parts, values, requests):
         """One ThreadStack of the states that an OS thread has, one in each interpreter that it has been to."""
@@ -232,7 +232,8 @@ class Reader:
         if self._inner_pid is not None or self._looker.runtime.layout.thread_native is None:
             tids = self._tids()
         try:
-            found, interpreters, problem = self._looker.look(values, requests, tids, stopper)
+            found, interpreters, problem = self._looker.look(
+                values, requests, tids, stopper and (lambda native: stopper.stopped(self._outer.get(native, native))))
         except Unreadable as error:
             raise TelError(self._gone() or f"process {self.pid}: {error}; it may be starting or ending") from None
         if any(thread.problem for _, thread in found) or not found:
@@ -262,7 +263,8 @@ class Reader:
         thread = thread._replace(tid=tid, cpu_s=used)
         if task is not None:
             thread = thread._replace(state=kernel.state(task), wait=kernel.wait(task))
-        return thread._replace(idle=True) if idle(thread) else thread
+        # where the kernel was not asked, the frames alone decide
+        return thread._replace(idle=True) if idle(thread if task is not None else thread._replace(state=WAITING)) else thread
 
     def _gone(self):
         """Why nothing can be read any more, or None."""
@@ -277,3 +279,17 @@ class Reader:
 
     def close(self):
         self._memory.close()
+
+
+def look_at_core(core, values=False):
+    """The Stacks of a corefile.CoreFile: the thread that took the signal first.  Raises TelError."""
+    runtime = locate(core, core.maps(), core.executable(), core.open_executable)
+    looker = Looker(core, runtime)
+    try:
+        found, interpreters, problem = looker.look(values, True, [each.tid for each in core.threads])
+    except Unreadable as error:
+        raise TelError(f"no threads can be read: {error}") from None
+    order = {each.tid: place for place, each in enumerate(core.threads)}
+    threads = [thread._replace(tid=native, problem=_NOT_HERE if thread.problem == MOVING else thread.problem)
+               for native, thread in sorted(found, key=lambda each: order.get(each[0], len(order)))]
+    return Stacks(core.pid, None, None, core.command, runtime.python, tuple(interpreters), tuple(threads), problem, core.at)

@@ -1,0 +1,177 @@
+"""stacks: the Python stacks of running processes, or of a core file.  Joins proc, stacks and their text."""
+import json
+import os
+import sys
+import time
+
+from modwsgi_tel import targets
+from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.printable import printable, printable_json, show
+from modwsgi_tel.report.stacks import not_whole, text
+from modwsgi_tel.stacks.model import UNKNOWN, stacks_json
+from modwsgi_tel.stacks.sources import Sources
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_OF_PROCESSES = ("group", "apache", "all-python", "subprocesses", "interval", "count", "stop")
+
+
+def stacks(values):
+    """The command; its exit status: 0, 1 when some process could not be read, 2 when none could."""
+    if values.self_check:
+        return _self_check(values)
+    if values.core:
+        if values.arguments:
+            raise UsageError("--core reads a file: no pid goes with it")
+        values.refuse(_OF_PROCESSES, "--core reads a file, which does not run")
+        return _core(values)
+    values.refuse(("executable", "root"), "these belong to --core")
+    if values.interval is not None and values.count is None:
+        values["count"] = 2
+    found, problems = targets.readers(values)
+    stoppers = {}
+    try:
+        if values.stop:
+            from modwsgi_tel.stacks.stop import Stopper
+            sys.stderr.write("modwsgi-tel: --stop: the thread that holds the GIL stands still for a moment at each look\n")
+            stoppers = {reader.pid: Stopper(reader.pid) for reader in found}
+        looks = _looks(values, found, stoppers, problems)
+    finally:
+        for stopper in stoppers.values():
+            stopper.close()
+    seen = [each for each in looks.values() if each]
+    if not seen:
+        raise TelError(problems[0])
+    if values.json:
+        show(_json([look for each in seen for look in each]))
+    else:
+        _show(values, found, seen)
+    for reader in found:
+        reader.close()
+    targets.complain(problems)
+    return 1 if problems else 0
+
+
+def _looks(values, found, stoppers, problems):
+    """{pid: [Stacks, ...]} of --count looks, --interval apart."""
+    looks = {reader.pid: [] for reader in found}
+    left = list(found)
+
+    def look():
+        for reader in list(left):
+            try:
+                looks[reader.pid].append(reader.look(values=values.locals, stopper=stoppers.get(reader.pid)))
+            except TelError as error:
+                problems.append(str(error))
+                left.remove(reader)
+
+    count = values.count or 1
+    look()
+    if count > 1:
+        from modwsgi_tel.net.loop import Loop
+        loop, taken = Loop(), [1]
+
+        def again():
+            look()
+            taken[0] += 1
+            if taken[0] >= count or not left:
+                loop.stop()
+        loop.every(1.0 if values.interval is None else values.interval, again)
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            pass                        # what was seen so far is shown
+        finally:
+            loop.close()
+    return looks
+
+
+def _json(looks):
+    """Indented JSON; a script reads it as well, and a person at night reads it at all."""
+    rows = [stacks_json(each) for each in looks]
+    return json.dumps(rows, ensure_ascii=True, allow_nan=False, indent=1).replace("\x7f", "\\u007f") + "\n"
+
+
+def _width():
+    try:
+        return max(40, os.get_terminal_size(1).columns)
+    except OSError:
+        return None                     # a file or a pipe: lines as long as they are
+
+
+def _show(values, found, seen):
+    width, parts, bare = _width(), [], []
+    for looks in seen:
+        newest = looks[-1]
+        if not values.flat and len(seen) > 1 and not any(thread.frames or thread.problem for look in looks for thread in look.threads):
+            bare.append(newest)
+            continue
+        sources = Sources(f"/proc/{newest.pid}/root", f"/proc/{newest.pid}/cwd", _started(newest))
+        try:
+            parts.append(text(newest, looks, sources, width, not values.no_idle, values.flat, requests=True))
+        finally:
+            sources.close()
+    if bare:
+        parts.append("".join(f"pid {each.pid}  Python {each.python}  no Python code runs in it: "
+                             f"{printable(each.command[:60])}\n" for each in bare))
+    closing = not_whole([looks[-1] for looks in seen])
+    show(("" if values.flat else "\n").join(parts) + ("\n" + "\n".join(closing) + "\n" if closing else ""))
+
+
+def _started(stacks):
+    """Wall seconds of a process's start."""
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - stacks.start / _TICKS)
+
+
+# --- core files ---------------------------------------------------------------------------------
+
+def _core(values):
+    from modwsgi_tel.stacks.corefile import CoreFile
+    from modwsgi_tel.stacks.reader import look_at_core
+    core = CoreFile(values.core, values.executable, values.root or "/")
+    try:
+        try:
+            found = look_at_core(core, values.locals)
+        except TelError as error:
+            raise type(error)(f"{values.core}: {error}") from None
+        problems = core.problems()
+    finally:
+        core.close()
+    if values.json:
+        signal = None if core.signal is None else {"number": core.signal.number, "name": core.signal.name,
+                                                   "address": core.signal.address, "tid": core.threads[0].tid}
+        show(json.dumps([{**stacks_json(found), "core": values.core, "signal": signal, "problems": problems}], indent=1) + "\n")
+        return 0
+    sources = Sources(values.root or "/")
+    try:
+        shown = text(found, (), sources, _width(), not values.no_idle, values.flat)
+    finally:
+        sources.close()
+    show(_ended(core) + shown)
+    targets.complain(problems)
+    return 0
+
+
+def _ended(core):
+    """What ended the process, as one line."""
+    if core.signal is None:
+        return "no signal is told: gcore wrote it of a process that ran, or it is not known\n"
+    line = f"ended by {core.signal.name}"
+    if core.signal.address is not None:
+        line += f" at address {core.signal.address:#x}"
+    if core.signal.sender is not None:
+        line += f", sent by pid {core.signal.sender[0]} of uid {core.signal.sender[1]}"
+    return line + (f", in thread {core.threads[0].tid}, which comes first\n" if core.threads else "\n")
+
+
+# --- the check of itself ----------------------------------------------------------------------------
+
+def _self_check(values):
+    """Read a child of this very Python, and compare with what it says of itself by sys._current_frames()."""
+    from modwsgi_tel.stacks.check import check
+    compared, wrong, python = check()
+    if values.json:
+        show(printable_json({"python": python, "frames": compared, "wrong": wrong}) + "\n")
+    else:
+        show(f"Python {python}: {compared - len(wrong)} of {compared} frames read from outside are what sys._current_frames() "
+             "says inside\n" + "".join(f"  {printable(line)}\n" for line in wrong))
+    return 3 if wrong else 0
