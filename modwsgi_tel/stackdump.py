@@ -12,7 +12,7 @@ from modwsgi_tel.stacks.model import UNKNOWN, stacks_json
 from modwsgi_tel.stacks.sources import Sources
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_OF_PROCESSES = ("group", "apache", "all-python", "subprocesses", "interval", "count", "stop")
+_OF_PROCESSES = ("group", "apache", "all_python", "subprocesses", "interval", "count", "stop")
 
 
 def stacks(values):
@@ -27,7 +27,7 @@ def stacks(values):
     values.refuse(("executable", "root"), "these belong to --core")
     if values.interval is not None and values.count is None:
         values["count"] = 2
-    found, problems = targets.readers(values)
+    found, problems, resting = targets.readers(values)
     stoppers = {}
     try:
         if values.stop:
@@ -44,7 +44,7 @@ def stacks(values):
     if values.json:
         show(_json([look for each in seen for look in each]))
     else:
-        _show(values, found, seen)
+        _show(values, seen, resting)
     for reader in found:
         reader.close()
     targets.complain(problems)
@@ -98,11 +98,11 @@ def _width():
         return None                     # a file or a pipe: lines as long as they are
 
 
-def _show(values, found, seen):
+def _show(values, seen, resting):
     width, parts, bare = _width(), [], []
     for looks in seen:
         newest = looks[-1]
-        if not values.flat and len(seen) > 1 and not any(thread.frames or thread.problem for look in looks for thread in look.threads):
+        if len(seen) > 1 and not any(thread.frames or thread.problem for look in looks for thread in look.threads):
             bare.append(newest)
             continue
         sources = Sources(f"/proc/{newest.pid}/root", f"/proc/{newest.pid}/cwd", _started(newest))
@@ -110,11 +110,14 @@ def _show(values, found, seen):
             parts.append(text(newest, looks, sources, width, not values.no_idle, values.flat, requests=True))
         finally:
             sources.close()
-    if bare:
-        parts.append("".join(f"pid {each.pid}  Python {each.python}  no Python code runs in it: "
-                             f"{printable(each.command[:60])}\n" for each in bare))
-    closing = not_whole([looks[-1] for looks in seen])
-    show(("" if values.flat else "\n").join(parts) + ("\n" + "\n".join(closing) + "\n" if closing else ""))
+    if values.flat:
+        show("".join(parts))            # a script reads it, a line a thread
+        return
+    closing = [f"pid {each.pid}  Python {each.python}  no Python code runs in it now: {printable(each.command[:60])}" for each in bare]
+    if resting:
+        closing.append(f"{resting} more in which no Python code runs")
+    closing += not_whole([looks[-1] for looks in seen])
+    show("\n".join(parts + ["".join(line + "\n" for line in closing)] * bool(closing)))
 
 
 def _started(stacks):

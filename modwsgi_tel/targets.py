@@ -6,54 +6,59 @@ from modwsgi_tel.options import PROGRAM
 from modwsgi_tel.printable import printable
 from modwsgi_tel.proc import find
 from modwsgi_tel.stacks.reader import Reader
+from modwsgi_tel.stacks.runtime import NotRunning
 
 _MOST_PID = 1 << 22                     # the kernel's own limit
 
 
 def pids(values):
-    """The pids that a command's arguments and options mean, each once, in order.  Raises TelError.
+    """(pids that were named, pids that were chosen by what they are), each once, in order.  Raises TelError.
 
     values: of a command that has PID arguments, --group, --apache, --all-python and --subprocesses.
     """
-    chosen = []
+    named, chosen = [], []
     for word in values.arguments:
         if not (word.isascii() and word.isdigit() and 0 < int(word) <= _MOST_PID):
             raise UsageError(f"{word!r} is no pid; see {PROGRAM} {values.command} --help")
-        chosen.append(int(word))
+        named.append(int(word))
     if values.group:
         chosen += find.group(values.group)
     if values.apache:
         chosen += find.apache()
     if values.all_python:
         chosen += find.pythons()
-    if not chosen:
+    if not named and not chosen:
         raise UsageError(f"which process?  A pid, --group NAME, --apache or --all-python; see {PROGRAM} {values.command} --help")
-    return list(dict.fromkeys(chosen))
+    if values.subprocesses:
+        chosen += find.subprocesses(named + chosen)
+    return list(dict.fromkeys(named)), [pid for pid in dict.fromkeys(chosen) if pid not in named]
 
 
 def readers(values):
-    """([Reader], [why one could not be read]) of the processes that are meant.  Raises TelError when none can be read.
+    """([Reader], [why one could not be read], how many run no Python) of the processes that are meant.
 
-    A process that descends from one that was named, and is no Python, is left out in silence.
+    One that was not named by its pid, and runs no Python code, is only counted; among subprocesses it may be anything.
+    Raises TelError when none can be read.
     """
-    named = pids(values)
-    found, problems = [], []
-    for pid in named:
-        _open(pid, found, problems)
-    if values.subprocesses:
-        for pid in find.subprocesses(named):
-            _open(pid, found, [])
+    named, chosen = pids(values)
+    found, problems, resting = [], [], 0
+    for pid in named + chosen:
+        try:
+            found.append(Reader(pid))
+        except NotRunning as error:
+            if pid in named:
+                problems.append(str(error))
+            else:
+                resting += 1
+        except TelError as error:
+            if pid in named or not values.subprocesses:
+                problems.append(str(error))
+    if not found and not problems:
+        raise TelError(f"Python code runs in none of these {resting} processes")
     if not found:
         raise TelError(problems[0] if len(problems) == 1 else f"none of {len(problems)} processes could be read; the first: "
                        f"{problems[0]}")
-    return found, problems
-
-
-def _open(pid, found, problems):
-    try:
-        found.append(Reader(pid))
-    except TelError as error:
-        problems.append(str(error))
+    return found, problems, resting
 
 
 def complain(problems):

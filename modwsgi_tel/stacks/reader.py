@@ -216,7 +216,7 @@ class Reader:
             raise TelError(explain(pid, error)) from None
         except TelError as error:
             self.close()
-            raise TelError(f"process {pid}: {error}") from None
+            raise type(error)(f"process {pid}: {error}") from None
         self.python = runtime.python
         self._outer = {}                # {tid in the process's namespace: tid in ours}
         self._ticks = {}                # {tid: CPU ticks at the look before}

@@ -11,6 +11,11 @@ Runtime = namedtuple("Runtime", "address python layout module")
 Runtime.__doc__ = """address: of _PyRuntime.  python: its version as text, "3.11.7" or "3.10".  layout: its offsets.Layout.
 module: the path of the file that it came from."""
 
+
+class NotRunning(TelError):
+    """Python is in it, but not in use: as in Apache's own processes, where daemons do the work."""
+
+
 # up to 3.10 nothing tells the version but what is exported since; the newest first
 _BY_SYMBOL = (("PyModule_AddObjectRef", (3, 10)), ("PyFrame_GetCode", (3, 9)), ("PyCode_NewWithPosOnlyArgs", (3, 8)))
 _SYMBOLS = ("_PyRuntime", "Py_Version", "_Py_NegativeRefcount", *(name for name, _ in _BY_SYMBOL))
@@ -24,7 +29,7 @@ def locate(memory, maps, executable, open_executable=None):
     memory: with `read(address, size)`.  maps: its Mappings.  executable: the path of its program as maps names it.
     open_executable: opens the program's file, where its own tables may be needed; or None.
     """
-    problem, old = None, None
+    problem, old, resting = None, None, False
     for module in elf.modules(memory, maps, executable):
         if "pypy" in module.path.rpartition("/")[2]:
             raise TelError(f"this is PyPy ({module.path}), not CPython; its stacks cannot be read")
@@ -41,13 +46,13 @@ def locate(memory, maps, executable, open_executable=None):
             continue
         if found is not None:
             return found
-        problem = f"{module.path} holds a Python that has not started yet, or has ended"
+        problem, resting = f"no Python code runs in it ({module.path} is there, but has not started, or has ended)", True
     found = _without_symbols(memory, maps, executable, open_executable)
     if found is not None:
         return found
     if problem is None and old is not None:
         problem = f"{old} is a Python older than 3.7, whose stacks cannot be read; 3.8 to 3.15 can"
-    raise TelError(problem or f"no Python is in it (its program is {executable or 'unknown'})")
+    raise (NotRunning if resting else TelError)(problem or f"no Python is in it (its program is {executable or 'unknown'})")
 
 
 def _runtime(memory, address, symbol, path):
