@@ -83,6 +83,10 @@ def _imported(command):
         from modwsgi_tel.tap import listen as work
     elif command == "stacks":
         from modwsgi_tel.stackdump import stacks as work
+    elif command == "record":
+        from modwsgi_tel.record import record as work
+    elif command == "hot":
+        from modwsgi_tel.hot import hot as work
     elif command == "simulate":
         from modwsgi_tel.demo import simulate as work
     else:

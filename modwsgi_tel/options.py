@@ -16,9 +16,9 @@ PROGRAM = "modwsgi-tel"
 SOCKET = "unix:/tmp/mod_wsgi-telemetry.sock"
 URL = "http://127.0.0.1:8888"
 
-Option = namedtuple("Option", "name type default metavar commands section help")
+Option = namedtuple("Option", "name type default metavar commands section help short", defaults=("",))
 Option.__doc__ = """name: without the dashes.  type: a function from text to the value, or FLAG or MANY.  default: as text.
-commands: those that have it.  section: its heading in --help."""
+commands: those that have it.  section: its heading in --help.  short: its letter on the command line, or ""."""
 
 Command = namedtuple("Command", "name summary arguments text examples")
 
@@ -85,6 +85,16 @@ def one_of(*names):
     return convert
 
 
+def some_of(*names):
+    """A tuple of these names, in their order, from text with commas."""
+    def convert(value):
+        wanted = {each.strip().lower() for each in value.split(",")}
+        if not wanted <= set(names):
+            raise ValueError("one of " + ", ".join(names) + ", or some with commas between them")
+        return tuple(name for name in names if name in wanted)
+    return convert
+
+
 def speed(value):
     """A factor, or None for `max`."""
     if value == "max":
@@ -109,7 +119,8 @@ _CLIENT = ("dump", "top")
 _BINDS = ("serve", "dump", "top")
 _FLEET = ("simulate", "demo")
 _STACKS = ("stacks",)
-_TARGETS = ("stacks",)
+_PROFILE = ("record", "hot")
+_TARGETS = ("stacks", *_PROFILE)
 ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL"}         # variables of the existing collector's tools
 
 OPTIONS = (
@@ -157,7 +168,7 @@ OPTIONS = (
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", _SERVE, "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
@@ -173,12 +184,12 @@ OPTIONS = (
            "processes)"),
     Option("group", text, "", "NAME", ("top",), "Console", "only this process group"),
     Option("window", one_of("now", "1m", "10m"), "1m", "NAME", ("top",), "Console", "now, 1m or 10m"),
-    Option("refresh", seconds(0.1), "1", "TIME", ("top",), "Console", "between two looks"),
-    Option("no-color", FLAG, "", "", ("top",), "Console", "no colours; so does NO_COLOR in the environment"),
-    Option("ascii", FLAG, "", "", ("top",), "Console", "draw with ASCII alone, as without a UTF-8 locale"),
+    Option("refresh", seconds(0.1), "1", "TIME", ("top", "hot"), "Console", "between two looks"),
+    Option("no-color", FLAG, "", "", ("top", "hot"), "Console", "no colours; so does NO_COLOR in the environment"),
+    Option("ascii", FLAG, "", "", ("top", "hot"), "Console", "draw with ASCII alone, as without a UTF-8 locale"),
     Option("once", FLAG, "", "", ("top",), "Console", "print what there is, once, to stdout; exit status 2 without an answer"),
     Option("once-timeout", seconds(0.1), "5", "TIME", ("top",), "Console", "of --once"),
-    Option("plain", FLAG, "", "", ("top",), "Console", "print a screenful every --refresh, for logs and simple terminals"),
+    Option("plain", FLAG, "", "", ("top", "hot"), "Console", "print a screenful every --refresh, for logs and simple terminals"),
 
     Option("replay", MANY, "", "FILE", ("top",), "Recording", "watch this recording instead, as serve --record writes it; "
            "again for its older half"),
@@ -205,6 +216,30 @@ OPTIONS = (
     Option("core", text, "", "FILE", _STACKS, "Core files", "read a core file instead: what a crash left"),
     Option("executable", text, "", "FILE", _STACKS, "Core files", "the program that ran, where it is not where it was"),
     Option("root", text, "", "FOLDER", _STACKS, "Core files", "the root of the file system that it ran in, as a container's"),
+    Option("duration", seconds(0.01), "10", "TIME", ("record",), "Looks", "end after so long; Ctrl-C ends it before, and keeps what "
+           "there is"),
+    Option("rate", whole(1, 1000), "50", "N", ("record",), "Looks", "looks a second"),
+    Option("rate", whole(1, 1000), "20", "N", ("hot",), "Looks", "looks a second"),
+    Option("idle", FLAG, "", "", _PROFILE, "Looks", "with threads of a pool that have nothing to do"),
+    Option("gil", FLAG, "", "", _PROFILE, "Looks", "only threads that hold the GIL"),
+    Option("cpu", FLAG, "", "", ("record",), "Looks", "count the CPU time of each thread, instead of the time that passes"),
+    Option("by", some_of("process", "interpreter", "thread"), "", "WHAT", ("record",), "Looks", "process, interpreter, thread, or some "
+           "with commas between them: an outermost frame for each"),
+    Option("stop", FLAG, "", "", _PROFILE, "Looks", "hold the thread with the GIL for a moment at each look (ptrace), so that "
+           "it cannot move; without this nothing is ever stopped"),
+    Option("output", text, "", "FILE", ("record",), "Output", "write there, whole or not at all; without it folded stacks go to "
+           "stdout", "o"),
+    Option("format", one_of("svg", "folded", "speedscope", "firefox"), "", "FORMAT", ("record",), "Output", "svg, folded, speedscope "
+           "or firefox; without it by the ending of FILE: .svg, .folded, .speedscope.json, .firefox.json"),
+    Option("diff", text, "", "BEFORE", ("record",), "Output", "show what changed since this former recording (.folded or "
+           ".speedscope.json), as svg or folded"),
+    Option("window", one_of("5s", "15s", "1m", "2m"), "5s", "NAME", ("hot",), "Console", "the last seconds that shares are of: 5s, 15s, "
+           "1m or 2m"),
+    Option("sort", one_of("own", "total", "gil", "own_s", "total_s", "function", "file"), "own", "COLUMN", ("hot",), "Console", "own, "
+           "total, gil (shares of the window), own_s, total_s (since the start), function or file"),
+    Option("once", FLAG, "", "", ("hot",), "Console", "look for --duration, print the table to stdout and end"),
+    Option("duration", seconds(0.1), "", "TIME", ("hot",), "Console", "with --once: so long (default 2 s)"),
+    Option("json", FLAG, "", "", ("hot",), "Console", "with --once: JSON"),
     Option("self-check", FLAG, "", "", _STACKS, "General", "read a child of this very Python, and compare with what it says itself"),
 
     Option("target", text, SOCKET, "unix:PATH", ("simulate", "replay"), "Telemetry socket", "the collector's socket"),
@@ -255,6 +290,20 @@ COMMANDS = (
              ("stacks 4711 --interval 1 --count 5", "what stayed, and what moved"),
              ("stacks --group mysite --locals", "a daemon process group, with variables"),
              ("stacks --core /var/tmp/core.4711", "where it was when it crashed"))),
+    Command("record", "where running Python processes spend their time, as a flame graph or for a profiler's viewer", "[PID...]",
+            "Looks at the stacks of other processes again and again and adds them up; nothing in them is stopped or changed.  "
+            "Processes are found, and what is missing is said, as with stacks.  What could not be read, since it moved, is counted and "
+            "keeps its share.  With --subprocesses those that begin meanwhile are taken up too.",
+            (("record 4711 -o before.svg", "ten seconds as a flame graph"),
+             ("record --apache --by process,thread -o all.speedscope.json", "for https://www.speedscope.app"),
+             ("record 4711 --gil -o gil.folded", "only those that hold the GIL, as folded stacks"),
+             ("record 4711 --diff before.folded -o changed.svg", "what changed"))),
+    Command("hot", "the functions that running Python processes spend their time in, live", "[PID...]",
+            "A table of functions by their share of the threads' time: own (as the innermost function) and total (anywhere in the "
+            "stack), over the last seconds, with the seconds since the start beside it.  Reads other processes as stacks does.  ? lists "
+            "the keys.",
+            (("hot 4711", "one process"), ("hot --apache --gil", "what holds the GIL in all of Apache's Python"),
+             ("hot 4711 --once --duration 5", "a table of five seconds, for a script or a mail"))),
     Command("simulate", "send the telemetry of a made-up fleet to a collector", "",
             "The same seed gives the same datagrams.  Profiles show one trouble each; steady has none.",
             (("simulate --profile gil --processes 8", "eight processes that fight for the GIL"),
@@ -333,7 +382,8 @@ def read(command, argv, environ=os.environ):
         elif option.type is MANY:
             parser.add_argument("--" + option.name, action="append", metavar=option.metavar)
         else:
-            parser.add_argument("--" + option.name, metavar=option.metavar)
+            names = ["-" + option.short] if option.short else []
+            parser.add_argument(*names, "--" + option.name, metavar=option.metavar)
     if BY_COMMAND[command].arguments:
         parser.add_argument("arguments", nargs="*")
     parsed = vars(parser.parse_args(argv))
@@ -433,7 +483,7 @@ def label(option):
 
 def described(option):
     """The help of an option with its default."""
-    return option.help + (f" (default {option.default})" if option.default else "")
+    return option.help + (f" (default {option.default})" if option.default else "") + (f" (short: -{option.short})" if option.short else "")
 
 
 def command_help(command):

@@ -40,8 +40,11 @@ ARROWS = {
             "collector"),
     "targets": ("errors", "options", "printable", "proc", "stacks"),
     "stackdump": ("errors", "printable", "net.loop", "report.stacks", "stacks", "targets"),
+    "sampling": ("errors", "net.loop", "proc", "stacks", "targets"),
+    "record": ("errors", "figures", "net.loop", "printable", "profile", "report.whole", "sampling", "targets"),
+    "hot": ("errors", "console", "net.loop", "printable", "profile", "sampling", "targets", "top"),
     "docgen": ("errors", "options", "wire", "web", "console", "findings"),
-    "cli": ("errors", "printable", "options", "collector", "demo", "report", "stackdump", "tap", "top"),
+    "cli": ("errors", "printable", "options", "collector", "demo", "report", "record", "hot", "stackdump", "tap", "top"),
     "__main__": ("cli",),
 }
 # Compiled in C or leaving Python's own: nothing else is installed where this runs.

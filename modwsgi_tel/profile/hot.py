@@ -5,70 +5,93 @@ from modwsgi_tel.profile.samples import CUT, EMPTY, FILE_SIZE, FUNCTION_SIZE, NO
 from modwsgi_tel.stacks.model import MOVING
 
 KEEP_S = 120                            # seconds that a window can reach back
-FUNCTIONS = 20000                       # functions kept apart, in a second and since the start
-GAP_S = 5.0                             # a longer silence between two looks is not a function's doing
+FUNCTIONS = 5000                        # functions kept apart, in a second and since the start
 OTHERS = ("(other functions)", None)
 
-Row = namedtuple("Row", "function file own total own_s total_s gil")
-Row.__doc__ = """A function.  file: None for what is no function (NOT_READ, CUT, EMPTY).  own, total: its share (0 to 1) of all
-threads' time: as the innermost frame, and anywhere in the stack, once however often.  own_s, total_s: the same in seconds.
-gil: its share, as the innermost frame, of the time for which the GIL was held."""
+# Whose time is looked at: that of threads which are not idle, of those that hold the GIL, of all.
+WORKING, GIL, ALL = "working", "gil", "all"
 
-Totals = namedtuple("Totals", "looks time_s gil_s moving_s cut_s idle_s")
-Totals.__doc__ = """What the shares are of.  time_s: of all threads taken; gil_s: of those holding the GIL; moving_s, cut_s: of those
-not read whole; idle_s: of idle threads, which are not in time_s."""
+Row = namedtuple("Row", "function file own total gil own_s total_s")
+Row.__doc__ = """A function.  file: None for what is no function (NOT_READ, CUT, EMPTY).  own, total: its share (0 to 1) of the
+threads' time in the window: as the innermost frame, and anywhere in the stack, once however often.  gil: its share, as the
+innermost frame, of the time in the window for which the GIL was held.  own_s, total_s: seconds since the start."""
+
+Totals = namedtuple("Totals", "looks seen_s time_s gil_s moving_s cut_s idle_s")
+Totals.__doc__ = """What the shares are of.  seen_s: for which processes were looked at.  time_s: of all threads that are not idle;
+gil_s: of those holding the GIL; moving_s, cut_s: of those not read whole; idle_s: of idle threads, which are not in time_s."""
+_NOTHING = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+_OWN, _TOTAL, _GIL_OWN, _GIL_TOTAL, _IDLE_OWN, _IDLE_TOTAL = range(6)
+_COLUMNS = {WORKING: (_OWN, None), GIL: (_GIL_OWN, None), ALL: (_OWN, _IDLE_OWN)}       # a total stands behind its own
 
 
 class _Slot:
-    """A span of time.  functions: (function, file) -> [own_s, total_s, gil_s]."""
+    """A span of time.  functions: (function, file) -> seconds, own and total, of working, GIL holding and idle threads."""
 
     __slots__ = ("at", "functions", "totals")
 
     def __init__(self, at):
         self.at = at
         self.functions = {}
-        self.totals = [0, 0.0, 0.0, 0.0, 0.0, 0.0]      # as Totals
+        self.totals = list(_NOTHING)    # as Totals
 
     def row(self, key):
         found = self.functions.get(key)
         if found is None:
             key = key if len(self.functions) < FUNCTIONS else OTHERS
-            found = self.functions.setdefault(key, [0.0, 0.0, 0.0])
+            found = self.functions.setdefault(key, [0.0] * 6)
         return found
+
+    def count(self, thread, keys, weight_s):
+        totals = self.totals
+        if thread.idle:
+            totals[6] += weight_s
+        else:
+            totals[2] += weight_s
+            if thread.owns_gil:
+                totals[3] += weight_s
+            if thread.problem is not None:
+                totals[4 if thread.problem == MOVING else 5] += weight_s
+        own = _IDLE_OWN if thread.idle else _OWN
+        innermost, seen = self.row(keys[0]), []
+        innermost[own] += weight_s
+        if thread.owns_gil:
+            innermost[_GIL_OWN] += weight_s
+        for key in keys:
+            row = self.row(key)
+            if len(self.functions) > FUNCTIONS:
+                if any(row is each for each in seen):       # OTHERS, again
+                    continue
+                seen.append(row)
+            row[own + 1] += weight_s
+            if thread.owns_gil:
+                row[_GIL_TOTAL] += weight_s
 
 
 class Functions:
-    """A rolling table.  idle: pool threads with nothing to do count too."""
+    """A rolling table."""
 
-    def __init__(self, idle=False):
-        self.idle = idle
+    def __init__(self):
         self.reset()
 
     def reset(self):
         self._all = _Slot(0)
         self._slots = deque(maxlen=KEEP_S + 1)          # one for each second in which a look was taken
-        self._last = {}                 # pid -> when its look before was taken
         self._keys = {}                 # (pid, tid) -> (frames, problem, keys) of the look before: most threads have not moved
 
-    def add(self, stacks, now):
-        """Take a look (a Stacks); now: monotonic seconds.  It stands for the time since the look before at that process, so that
-        the first one counts nothing; and for GAP_S at most."""
-        last = self._last.get(stacks.pid, now)
-        self._last[stacks.pid] = now
-        weight_s = min(max(now - last, 0.0), GAP_S)
+    def add(self, stacks, weight_s, now):
+        """Take a look (a Stacks); weight_s: the time it stands for, since the look before at that process; now: monotonic
+        seconds."""
         if not self._slots or self._slots[-1].at != int(now):
             self._slots.append(_Slot(int(now)))
         slots = (self._slots[-1], self._all)
         for slot in slots:
             slot.totals[0] += 1
+            slot.totals[1] += weight_s
         for thread in stacks.threads:
-            if thread.idle and not self.idle:
-                for slot in slots:
-                    slot.totals[5] += weight_s
-            else:
-                keys = self._keys_of(stacks.pid, thread)
-                for slot in slots:
-                    _count(slot, thread, keys, weight_s)
+            keys = self._keys_of(stacks.pid, thread)
+            for slot in slots:
+                slot.count(thread, keys, weight_s)
 
     def _keys_of(self, pid, thread):
         known = self._keys.get((pid, thread.tid))
@@ -80,19 +103,25 @@ class Functions:
         self._keys[pid, thread.tid] = (thread.frames, thread.problem, keys)
         return keys
 
-    def rows(self, now, window_s=None):
+    def rows(self, now, window_s=None, of=WORKING):
         """Rows, the largest own share first; of the last window_s whole seconds and the one that runs (KEEP_S at most), or since
         the start."""
-        functions = self._summed(now, window_s)
+        recent = self._summed(now, window_s)
         totals = self.totals(now, window_s)
-        time_s, gil_s = totals.time_s or 1.0, totals.gil_s or 1.0
-        rows = [Row(function, file, own_s / time_s, total_s / time_s, own_s, total_s, held_s / gil_s)
-                for (function, file), (own_s, total_s, held_s) in functions.items() if total_s > 0]
-        return sorted(rows, key=lambda row: (-row.own_s, -row.total_s, row.function, row.file or ""))
+        time_s = {WORKING: totals.time_s, GIL: totals.gil_s, ALL: totals.time_s + totals.idle_s}[of] or 1.0
+        gil_s = totals.gil_s or 1.0
+        rows = []
+        for (function, file), amounts in self._all.functions.items():
+            own_s, total_s = _seconds(amounts, of)
+            if total_s > 0:
+                own, total, held = (*_seconds(recent[function, file], of), recent[function, file][_GIL_OWN]) if (
+                    function, file) in recent else (0.0, 0.0, 0.0)
+                rows.append(Row(function, file, own / time_s, total / time_s, held / gil_s, own_s, total_s))
+        return sorted(rows, key=lambda row: (-row.own, -row.total, -row.own_s, -row.total_s, row.function, row.file or ""))
 
     def totals(self, now, window_s=None):
         slots = [self._all] if window_s is None else self._within(now, window_s)
-        return Totals(*(sum(values) for values in zip([0, 0.0, 0.0, 0.0, 0.0, 0.0], *(slot.totals for slot in slots))))
+        return Totals(*(sum(values) for values in zip(_NOTHING, *(slot.totals for slot in slots))))
 
     def _within(self, now, window_s):
         return [slot for slot in self._slots if slot.at > now - window_s - 1 and slot.at <= now]
@@ -103,10 +132,17 @@ class Functions:
         summed = {}
         for slot in self._within(now, window_s):
             for key, amounts in slot.functions.items():
-                known = summed.setdefault(key, [0.0, 0.0, 0.0])
+                known = summed.setdefault(key, [0.0] * 6)
                 for index, amount in enumerate(amounts):
                     known[index] += amount
         return summed
+
+
+def _seconds(amounts, of):
+    """(own, total) of a function."""
+    first, second = _COLUMNS[of]
+    own, total = amounts[first], amounts[first + 1]
+    return (own, total) if second is None else (own + amounts[second], total + amounts[second + 1])
 
 
 def _keys(thread):
@@ -117,18 +153,3 @@ def _keys(thread):
     if thread.problem is not None:
         keys.append((CUT, None))
     return list(dict.fromkeys(keys)) or [(EMPTY, None)]
-
-
-def _count(slot, thread, keys, weight_s):
-    totals = slot.totals
-    totals[1] += weight_s
-    if thread.owns_gil:
-        totals[2] += weight_s
-        slot.row(keys[0])[2] += weight_s
-    if thread.problem == MOVING:
-        totals[3] += weight_s
-    elif thread.problem is not None:
-        totals[4] += weight_s
-    slot.row(keys[0])[0] += weight_s
-    for key in keys:
-        slot.row(key)[1] += weight_s

@@ -120,8 +120,8 @@ class Looker:
     def _names_of(self, interpreter):
         objects = self.objects
         modules = objects.word(interpreter.address + self.runtime.layout.interp_modules)
-        module = objects.lookup(modules, ("threading",))["threading"] if modules else 0
-        active = objects.lookup(objects.word(module + 16), ("_active",))["_active"] if module else 0
+        module = objects.lookup(modules, ("threading",)).get("threading") if modules else None
+        active = objects.lookup(objects.word(module + 16), ("_active",)).get("_active") if module else None
         for key, thread in objects.entries(active, _MOST_NAMES) if active else ():
             try:
                 for label, value in objects.attributes(thread):
