@@ -87,6 +87,8 @@ def _imported(command):
         from modwsgi_tel.record import record as work
     elif command == "hot":
         from modwsgi_tel.hot import hot as work
+    elif command == "stack-helper":
+        from modwsgi_tel.stackhelper import stack_helper as work
     elif command == "simulate":
         from modwsgi_tel.demo import simulate as work
     else:

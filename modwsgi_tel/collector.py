@@ -19,6 +19,8 @@ from modwsgi_tel.net.writer import REOPEN, Writer, writable
 from modwsgi_tel.options import token_in
 from modwsgi_tel.proc import procfs
 from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
+from modwsgi_tel.state.taken import Taken
+from modwsgi_tel.takers import Taker
 from modwsgi_tel.web import protocol
 from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
 from modwsgi_tel.web.routes import Site
@@ -35,6 +37,25 @@ def limits_of(values):
                   gc_s=values.gc_retention, ended_s=values.process_retention, silent_s=values.silent_retention)
 
 
+def taken_of(values):
+    """What takes stacks, as the options say.
+
+    Whoever may ask for stacks may see what the collector takes on its own; asking costs the server a read.  So it is open
+    where only those on this machine ask, or who has the token.
+    """
+    closed = values.stacks_post == "off"
+    if values.stacks_post == "auto":
+        closed = not (values.token_file or values.no_http_port or is_loopback(values.http_host))
+    return Taken(values.stacks, values.stacks_rate, values.stacks_helper,
+                 "" if not closed else "nobody may ask for stacks here (--stacks-post off)" if values.stacks_post == "off" else
+                 "nobody may ask for stacks here: other machines reach this, and no token is asked for; give --token-file, or "
+                 "--stacks-post on")
+
+
+def is_loopback(host):
+    return host in LOOPBACK_NAMES or host.startswith("127.")
+
+
 def plan(values):
     """What serve needs, checked as far as it can be without changing anything: (path, group, guards)."""
     path = unix_path(values.listen)
@@ -47,6 +68,8 @@ def plan(values):
     guards = (Guard(hosts, token, root), Guard(hosts, token, root, unix=True))
     if values.http_socket:
         unix_path(values.http_socket, "--http-socket")
+    if values.stacks_helper:
+        values["stacks_helper"] = unix_path(values.stacks_helper, "--stacks-helper")
     return path, group, guards
 
 
@@ -114,8 +137,10 @@ class Collector:
             raise
         self.began = time.monotonic()
         self.fleet = Fleet(limits_of(values))
+        self.fleet.taken = taken_of(values)
         self.loop.on_stall = self._stalled
         self.helper = Helper(self.loop)
+        self.taker = Taker(self.loop, self.fleet, self.log)
         self.recorder = Recorder(self.writer) if values.record else None
         self.site = Site(self.fleet, guards[0], lambda: (time.monotonic(), time.time()), self.own, self.health)
         self._looks = 0                 # seconds since the findings' last look
@@ -166,6 +191,7 @@ class Collector:
     def _second(self):
         now, wall = time.monotonic(), time.time()
         self.fleet.expire(now, wall)
+        self.taker.second()
         self.server.sweep()
         self._looks += 1
         if self._looks >= LOOK_S:
@@ -227,7 +253,9 @@ class Collector:
             "http": {"connections": len(server.connections), "accepted": server.accepted, "refused": server.refused,
                      "requests": server.requests, "errors": server.errors,
                      "wrong_tokens": sum(guard.wrong_tokens for _, guard in self.listeners)},
-            "helpers": {"started": self.helper.started, "failed": self.helper.failed},
+            "helpers": {"started": self.helper.started + self.taker.helper.started,
+                        "failed": self.helper.failed + self.taker.helper.failed},
+            "stacks": {**self.fleet.taken.counters, "problem": self.fleet.taken.problem},
             "recording": None if self.recorder is None else {
                 "records": self.recorder.records, "lost_blocks": self.writer.lost + self.writer.unwritten,
                 "lost_bytes": self.writer.lost_bytes,
@@ -250,7 +278,7 @@ class Collector:
             self.log.info(line)
             if values.http_port == 0 and (values.log_file or not self.log.shows("INFO")):
                 Log("INFO", self._said_there).info(line)        # who lets us pick a port must be told which
-            if values.http_host not in LOOPBACK_NAMES and not values.http_host.startswith("127.") and not values.token_file:
+            if not is_loopback(values.http_host) and not values.token_file:
                 self.log.warning(f"whoever reaches {values.http_host} can read everything here: bind 127.0.0.1, or give "
                                  "--token-file")
         if values.http_socket:
@@ -277,6 +305,8 @@ class Collector:
             self.http_unix.close()
         if getattr(self, "helper", None) is not None:
             self.helper.close()
+        if getattr(self, "taker", None) is not None:
+            self.taker.close()
         if getattr(self, "recorder", None) is not None:
             self.recorder.flush()
         if self.writer is not None:

@@ -11,6 +11,7 @@ import re
 import sys
 
 from modwsgi_tel import __version__
+from modwsgi_tel.console.hot import KEYS as HOT_KEYS
 from modwsgi_tel.console.keys import KEYS
 from modwsgi_tel.console.views import PANES
 from modwsgi_tel.errors import TelError
@@ -80,6 +81,8 @@ VIEW_HELP = {
     "slow": "Slow requests, those that run first; Enter opens one with all its fields and its phases as a bar.",
     "gc": "The garbage collector of each interpreter; Enter opens its pauses, by time, length and generation.",
     "lifecycle": "Processes as bars over time with how they ended, and the log of starts and stops.",
+    "stacks": "Where the Python of each process was when the collector last read it, and who holds the GIL; Enter opens one: threads "
+              "with the same stack together, innermost frame first.  S on an opened process or slow request leads there too.",
     "collector": "The collector itself: what it received, lost, refused and let go, its memory and CPU, and whether it ever stood still.",
 }
 
@@ -268,13 +271,15 @@ def program_page():
 
 
 def _console():
-    """The keys and views of top."""
+    """The keys and views of top, and the keys of hot."""
     return [
         *prose("The first line says what is wrong, by the rules under FINDINGS, the second has the totals, the third the views; the "
                "last one has the keys of the view."),
         *tagged([(" , ".join(f"Li {key}" for key in pane.keys), [f".Em {pane.title} .", *prose(VIEW_HELP[pane.name])]) for pane in PANES]),
         ".Pp", "In all views:",
-        *tagged([(_tag(key.shown), prose(sentence(key.help))) for key in KEYS if key.shown])]
+        *tagged([(_tag(key.shown), prose(sentence(key.help))) for key in KEYS if key.shown]),
+        ".Pp", "In", ".Cm hot :",
+        *tagged([(_tag(key.shown), prose(sentence(key.help))) for key in HOT_KEYS if key.shown])]
 
 
 def _broken(command, width=66):

@@ -19,9 +19,13 @@ class Unwritable(TelError):
 
 
 class Nonsense(TelError):
-    """The other side answered, but not with what it should."""
+    """The other side answered, but not with what it should.  `said`: what it gave as its reason, or None."""
 
     exit_status = 3
+
+    def __init__(self, text, said=None):
+        super().__init__(text)
+        self.said = said
 
 
 class WireError(TelError):

@@ -194,11 +194,12 @@ def _silent(look):
         if len(silent) == 1:
             [each] = silent
             guess = ": GIL held?" if inside and each.alive else ": gone, or GIL held?" if inside else ""
-            yield Saw(f"pid {each.pid} of {group['name']} silent for {_age(each.silent_s)}{_with(inside)}{guess}",
-                      figures, group, each.pid, each.process, each.since)
+            yield Saw(f"pid {each.pid} of {group['name']} silent for {_age(each.silent_s)}{_with(inside)}"
+                      + (f": {each.held}" if each.held else guess), figures, group, each.pid, each.process, each.since)
         else:
+            worst = next((f"; pid {each.pid}: {each.held}" for each in silent if each.held), "")
             yield Saw(f"{len(silent)} processes of {group['name']} silent for {_age(shortest)} or longer"
-                      + (f", {_many(inside, 'request')} inside" if inside else ""),
+                      + (f", {_many(inside, 'request')} inside" if inside else "") + worst,
                       figures, group, since=min(each.since for each in silent))
 
 

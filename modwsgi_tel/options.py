@@ -14,6 +14,7 @@ from modwsgi_tel.errors import TelError, UsageError
 
 PROGRAM = "modwsgi-tel"
 SOCKET = "unix:/tmp/mod_wsgi-telemetry.sock"
+STACKS_SOCKET = "unix:/run/modwsgi-tel-stacks.sock"
 URL = "http://127.0.0.1:8888"
 
 Option = namedtuple("Option", "name type default metavar commands section help short", defaults=("",))
@@ -108,8 +109,19 @@ def speed(value):
     return number
 
 
+def a_second(value):
+    """How often a second."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 100:
+        raise ValueError("a number from 0.01 to 100")
+    return number
+
+
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector")
+VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks")
 PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
 
 # --- the tables -----------------------------------------------------------------------------
@@ -163,12 +175,27 @@ OPTIONS = (
     Option("idle-timeout", seconds(0.1), "30s", "TIME", _SERVE, "Limits", "for a kept HTTP connection without a request"),
     Option("write-timeout", seconds(0.1), "30s", "TIME", _SERVE, "Limits", "for an HTTP client to read on"),
 
+    Option("stacks", one_of("auto", "off"), "auto", "auto|off", _SERVE, "Stacks", "auto: read the Python stacks of processes with slow "
+           "requests and of silent ones, where that is permitted"),
+    Option("stacks-rate", a_second, "2", "N", _SERVE, "Stacks", "processes read a second, at most"),
+    Option("stacks-helper", text, "", "PATH", _SERVE, "Stacks", "the socket of modwsgi-tel stack-helper, which reads them instead"),
+    Option("stacks-post", one_of("auto", "on", "off"), "auto", "auto|on|off", _SERVE, "Stacks", "whether clients may ask for stacks; "
+           "auto: where only this machine can reach it, or --token-file is given"),
+    Option("listen", text, STACKS_SOCKET, "unix:PATH", ("stack-helper",), "Socket", "where collectors ask: a unix stream socket, created "
+           "here"),
+    Option("socket-mode", mode, "0660", "MODE", ("stack-helper",), "Socket", "its file mode"),
+    Option("socket-group", text, "", "GROUP", ("stack-helper",), "Socket", "its group, by name or number: a group of the collector's user"),
+    Option("allow-uid", MANY, "", "USER", ("stack-helper",), "Permission", "a user who may ask, by name or number, besides root and its own"),
+    Option("for-uid", MANY, "", "USER", ("stack-helper",), "Permission", "a user whose processes may be read too, whatever they are; "
+           "without it only Apache's, and never root's"),
+    Option("stacks-rate", a_second, "10", "N", ("stack-helper",), "Permission", "processes read a second, at most"),
+
     Option("record", text, "", "FILE", _SERVE, "Recording", "write every datagram to this capture file, for replay"),
     Option("record-size", whole(1 << 20), "256M", "BYTES", _SERVE, "Recording",
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
-    Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", _SERVE, "Logging", ", ".join(LEVELS)),
+    Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", (*_SERVE, "stack-helper"), "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "stack-helper"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
@@ -216,27 +243,27 @@ OPTIONS = (
     Option("core", text, "", "FILE", _STACKS, "Core files", "read a core file instead: what a crash left"),
     Option("executable", text, "", "FILE", _STACKS, "Core files", "the program that ran, where it is not where it was"),
     Option("root", text, "", "FOLDER", _STACKS, "Core files", "the root of the file system that it ran in, as a container's"),
-    Option("duration", seconds(0.01), "10", "TIME", ("record",), "Looks", "end after so long; Ctrl-C ends it before, and keeps what "
-           "there is"),
+    Option("duration", seconds(0.01), "10", "TIME", ("record",), "Looks",
+           "end after so long; Ctrl-C ends it before, and keeps what there is"),
     Option("rate", whole(1, 1000), "50", "N", ("record",), "Looks", "looks a second"),
     Option("rate", whole(1, 1000), "20", "N", ("hot",), "Looks", "looks a second"),
     Option("idle", FLAG, "", "", _PROFILE, "Looks", "with threads of a pool that have nothing to do"),
     Option("gil", FLAG, "", "", _PROFILE, "Looks", "only threads that hold the GIL"),
     Option("cpu", FLAG, "", "", ("record",), "Looks", "count the CPU time of each thread, instead of the time that passes"),
-    Option("by", some_of("process", "interpreter", "thread"), "", "WHAT", ("record",), "Looks", "process, interpreter, thread, or some "
-           "with commas between them: an outermost frame for each"),
+    Option("by", some_of("process", "interpreter", "thread"), "", "WHAT", ("record",), "Looks",
+           "process, interpreter, thread, or some with commas between them: an outermost frame for each"),
     Option("stop", FLAG, "", "", _PROFILE, "Looks", "hold the thread with the GIL for a moment at each look (ptrace), so that "
            "it cannot move; without this nothing is ever stopped"),
     Option("output", text, "", "FILE", ("record",), "Output", "write there, whole or not at all; without it folded stacks go to "
            "stdout", "o"),
-    Option("format", one_of("svg", "folded", "speedscope", "firefox"), "", "FORMAT", ("record",), "Output", "svg, folded, speedscope "
-           "or firefox; without it by the ending of FILE: .svg, .folded, .speedscope.json, .firefox.json"),
+    Option("format", one_of("svg", "folded", "speedscope", "firefox"), "", "FORMAT", ("record",), "Output",
+           "svg, folded, speedscope or firefox; without it by the ending of FILE: .svg, .folded, .speedscope.json, .firefox.json"),
     Option("diff", text, "", "BEFORE", ("record",), "Output", "show what changed since this former recording (.folded or "
            ".speedscope.json), as svg or folded"),
-    Option("window", one_of("5s", "15s", "1m", "2m"), "5s", "NAME", ("hot",), "Console", "the last seconds that shares are of: 5s, 15s, "
-           "1m or 2m"),
-    Option("sort", one_of("own", "total", "gil", "own_s", "total_s", "function", "file"), "own", "COLUMN", ("hot",), "Console", "own, "
-           "total, gil (shares of the window), own_s, total_s (since the start), function or file"),
+    Option("window", one_of("5s", "15s", "1m", "2m"), "5s", "NAME", ("hot",), "Console",
+           "the last seconds that shares are of: 5s, 15s, 1m or 2m"),
+    Option("sort", one_of("own", "total", "gil", "own_s", "total_s", "function", "file"), "own", "COLUMN", ("hot",), "Console",
+           "own, total, gil (shares of the window), own_s, total_s (since the start), function or file"),
     Option("once", FLAG, "", "", ("hot",), "Console", "look for --duration, print the table to stdout and end"),
     Option("duration", seconds(0.1), "", "TIME", ("hot",), "Console", "with --once: so long (default 2 s)"),
     Option("json", FLAG, "", "", ("hot",), "Console", "with --once: JSON"),
@@ -290,20 +317,26 @@ COMMANDS = (
              ("stacks 4711 --interval 1 --count 5", "what stayed, and what moved"),
              ("stacks --group mysite --locals", "a daemon process group, with variables"),
              ("stacks --core /var/tmp/core.4711", "where it was when it crashed"))),
-    Command("record", "where running Python processes spend their time, as a flame graph or for a profiler's viewer", "[PID...]",
+    Command("record", "where Python processes spend their time: flame graphs and profiles", "[PID...]",
             "Looks at the stacks of other processes again and again and adds them up; nothing in them is stopped or changed.  "
-            "Processes are found, and what is missing is said, as with stacks.  What could not be read, since it moved, is counted and "
-            "keeps its share.  With --subprocesses those that begin meanwhile are taken up too.",
+            "Processes are found, and what is missing is said, as with stacks.  What could not be read, since it moved, is "
+            "counted and keeps its share.  With --subprocesses those that begin meanwhile are taken up too.",
             (("record 4711 -o before.svg", "ten seconds as a flame graph"),
-             ("record --apache --by process,thread -o all.speedscope.json", "for https://www.speedscope.app"),
+             ("record --apache --by process,thread -o all.speedscope.json", "for speedscope, a viewer of profiles"),
              ("record 4711 --gil -o gil.folded", "only those that hold the GIL, as folded stacks"),
              ("record 4711 --diff before.folded -o changed.svg", "what changed"))),
-    Command("hot", "the functions that running Python processes spend their time in, live", "[PID...]",
+    Command("hot", "the functions that Python processes spend their time in, live", "[PID...]",
             "A table of functions by their share of the threads' time: own (as the innermost function) and total (anywhere in the "
-            "stack), over the last seconds, with the seconds since the start beside it.  Reads other processes as stacks does.  ? lists "
-            "the keys.",
+            "stack), over the last seconds, with the seconds since the start beside it.  Reads other processes as stacks "
+            "does.  ? lists the keys.",
             (("hot 4711", "one process"), ("hot --apache --gil", "what holds the GIL in all of Apache's Python"),
              ("hot 4711 --once --duration 5", "a table of five seconds, for a script or a mail"))),
+    Command("stack-helper", "read stacks for a collector that may not", "",
+            "A small service with the right to read other processes (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH), so that the "
+            "collector needs none: serve --stacks-helper names its socket.  It reads Apache's processes, but for root's, for "
+            "those whom it is told to serve, and gives stacks without variables.",
+            (("stack-helper --socket-group modwsgi-tel --allow-uid modwsgi-tel", "for a collector of the user modwsgi-tel"),
+             ("stack-helper --for-uid gunicorn", "processes of this user too"))),
     Command("simulate", "send the telemetry of a made-up fleet to a collector", "",
             "The same seed gives the same datagrams.  Profiles show one trouble each; steady has none.",
             (("simulate --profile gil --processes 8", "eight processes that fight for the GIL"),
@@ -483,7 +516,8 @@ def label(option):
 
 def described(option):
     """The help of an option with its default."""
-    return option.help + (f" (default {option.default})" if option.default else "") + (f" (short: -{option.short})" if option.short else "")
+    default = f" (default {option.default})" if option.default else ""
+    return option.help + default + (f" (short: -{option.short})" if option.short else "")
 
 
 def command_help(command):

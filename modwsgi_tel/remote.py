@@ -4,9 +4,12 @@ Every source answers the same paths with the same JSON, so a view is drawn the s
 
     source.look({name: path}, done)         # later: done(answers, errors, trouble)
 
+All are GET, but the one named "asked", which is POST.
+
 answers: {name: JSON}.  errors: {name: text} of paths that were refused.  trouble: why there is nothing at all, as a
 TelError, or None.  `busy` while one is under way; `name` and `note` are for people; `replay` says whether it has a
-`player`; `log`, where not None, holds lines to show; `least_pause_s()` is how long to leave it alone after a look.
+`player`; `log`, where not None, holds lines to show; `no_stacks` is why it has no stacks, or ""; `least_pause_s()` is how
+long to leave it alone after a look.
 
 Nothing that only a collector needs is imported here: the first screen should be there at once.
 """
@@ -42,6 +45,10 @@ class Remote:
         self._turn += 1
         self._asker.close()
 
+    @property
+    def no_stacks(self):
+        return "" if self._peer is None else "mod_wsgi-telemetry takes no stacks: modwsgi-tel serve does."
+
     def least_pause_s(self):
         return self._took_s / PEER_SHARE if self._peer is not None else 0.0
 
@@ -58,14 +65,16 @@ class Remote:
                 done(answers, errors, None)
                 return
             name, path = left.pop(0)
-            self._asker.ask(path, lambda answer: self._turn == turn and got(name, answer))
+            method = "POST" if name == "asked" else "GET"
+            self._asker.ask(path, lambda answer: self._turn == turn and got(name, answer), method)
 
         def got(name, answer):
             if isinstance(answer, TelError):
                 if isinstance(answer, Nonsense) and not answers:
                     self._try_peer(paths, done, answer)         # now, or since it was started anew: another one
                 elif isinstance(answer, Nonsense):
-                    errors[name] = str(answer)          # it answers, only not this
+                    # it answers, only not this; to what was posted in words for who asked for it
+                    errors[name] = str(name == "asked" and getattr(answer, "said", None) or answer)
                     step()
                 else:
                     done(answers, errors, answer)

@@ -15,10 +15,10 @@ FINDINGS_S = 5.0                        # between two looks at what is wrong, wh
 STEP_S = 0.004                          # of playing a recording, between two looks at the keyboard
 
 
-def answered(site, path):
+def answered(site, path, method="GET"):
     """(status, JSON) of a path, from a Site in this process."""
     place, _, query = path.partition("?")
-    request = Request("GET", path, percent_decoded(place.encode()), parse_query(query.encode()), {}, (1, 1), b"", True, False,
+    request = Request(method, path, percent_decoded(place.encode()), parse_query(query.encode()), {}, (1, 1), b"", True, False,
                       None)
     response = site.answer(request, _OPEN)          # who is in this process need not show a token
     body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
@@ -34,6 +34,7 @@ class Local:
 
     replay = False
     note = ""
+    no_stacks = ""
 
     def __init__(self, site, name):
         self.site, self.name, self.busy = site, name, False
@@ -42,8 +43,8 @@ class Local:
     def look(self, paths, done):
         answers, errors = {}, {}
         for name, path in paths.items():
-            status, answer = answered(self.site, path)
-            if status == 200:
+            status, answer = answered(self.site, path, "POST" if name == "asked" else "GET")
+            if status in (200, 202):
                 answers[name] = answer
             else:
                 errors[name] = str(answer.get("error"))
@@ -88,6 +89,7 @@ class Recording(Local):
     """A recording, played by `play` in the rhythm of a loop."""
 
     replay = True
+    no_stacks = "Stacks are of a running server: a recording has none."
 
     def __init__(self, loop, player, name):
         self.player = player

@@ -8,7 +8,7 @@ from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.stacks import not_whole, text
-from modwsgi_tel.stacks.model import UNKNOWN, stacks_json
+from modwsgi_tel.stacks.model import stacks_json
 from modwsgi_tel.stacks.sources import Sources
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -56,8 +56,10 @@ def readers(values):
     if not found and not problems:
         raise TelError(f"Python code runs in none of these {resting} processes")
     if not found:
-        raise TelError(problems[0] if len(problems) == 1 else f"none of {len(problems)} processes could be read; the first: "
-                       f"{problems[0]}")
+        if len(problems) > 1:
+            complain(problems)
+            problems = [f"none of {len(problems)} processes could be read"]
+        raise TelError(problems[0])
     return found, problems, resting
 
 

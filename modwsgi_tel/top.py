@@ -16,11 +16,14 @@ from modwsgi_tel.report.client import Place, where_of
 from modwsgi_tel.remote import Remote
 
 DESIGN = Size(24, 80)                   # where there is no terminal to ask
-ONCE_ROWS = {"processes": 5000, "workers": 5000, "slow": 5000, "lifecycle": 1000}     # lines of --once, if there is so much
+# lines of --once, if there is so much
+ONCE_ROWS = {"processes": 5000, "workers": 5000, "slow": 5000, "lifecycle": 1000, "stacks": 5000}
 ANSWER_S = 0.15                         # a key is answered with what is there after so long
 FRAME_S = 0.5                           # between two screens of a recording, at most
 AWAY_S = 0.5                            # between two looks whether a shell has given the terminal back
 LATE_S = 3.0                            # after so long without an answer that is said
+ASK_S = 3.0                             # between two times that stacks are asked for, while they are shown
+TAKEN_S = 0.3                           # after which they may be there
 RETRY_S = 2.0                           # between two tries to reach a collector that does not answer
 _SERVE_ONLY = ("record", "socket_mode", "socket_group", "root_path", "allow_host", "http_port",
                "http_host")
@@ -71,6 +74,9 @@ class Console:
         self._watching = False          # whether a timer looks after it
         self._again = False
         self._answered = None           # when the newest answer came, loop's clock
+        self._wish = None               # the path by which stacks were asked for, while they are shown
+        self._wished = float("-inf")    # when that was
+        self._refused = ""              # what was said to that
         self._next = 0                  # number of the timer for the next look: older ones are not meant
         if source.replay:
             self.view["source"]["replay"] = self._playing()
@@ -88,10 +94,23 @@ class Console:
         self._asked = self.paths()
         self._next += 1
         self._began = self.loop.clock()
-        self.source.look(self._asked, self._got)
+        self.source.look({**self._asked, **self._stacks()}, self._got)
         if self.source.busy and not self._watching:
             self._watching = True
             self.loop.after(self._patience_s(), self._watch)
+
+    def _stacks(self):
+        """{"asked": path} when the stacks of what is shown are to be taken, else {}."""
+        (wish, again), now = views.stacks_asked(self.view, self.ui), self.loop.clock()
+        if self.source.no_stacks or self.ui.paused:
+            wish = None
+        if wish != self._wish:
+            self._wish, self._wished, self._refused = wish, float("-inf"), ""
+        passed = now - self._wished
+        if wish is None or passed < ASK_S or passed < float("inf") and not again:
+            return {}
+        self._wished = now
+        return {"asked": wish}
 
     def _patience_s(self):
         """For so long an answer may take before that is said."""
@@ -112,6 +131,11 @@ class Console:
         source = self.view["source"]
         if trouble is None:
             self._answered = self.loop.clock()
+            asked = "asked" in answers or "asked" in errors
+            if asked:
+                self._refused = errors.get("asked", "")
+            if self._refused:
+                errors = {**errors, "asked": self._refused}
             previous = {name: answer for name, answer in self.view.items() if name not in ("source", "errors", "previous")}
             self.view = {**answers, "errors": errors, "source": source, "previous": previous}
             self._paths = self._asked
@@ -127,12 +151,13 @@ class Console:
             self.look()
         else:
             self.draw()
-            self._later(RETRY_S if trouble is not None else max(self.ui.refresh_s, self.source.least_pause_s()))
+            soon = TAKEN_S if trouble is None and "asked" in answers else self.ui.refresh_s
+            self._later(RETRY_S if trouble is not None else max(min(soon, self.ui.refresh_s), self.source.least_pause_s()))
 
     def _state(self, trouble):
         age = None if self._answered is None else self.loop.clock() - self._answered
         return {"trouble": "" if trouble is None else str(trouble), "age_s": age, "note": self.source.note,
-                "replay": self._playing()}
+                "replay": self._playing(), "no_stacks": self.source.no_stacks}
 
     def _playing(self):
         if not self.source.replay:
@@ -204,28 +229,14 @@ class Console:
             return True
         if what == "quit":
             self.loop.stop()
+        elif what == "stacks":
+            self._wished = float("-inf")
+            self.look()
         elif what == "copy":
-            self.ui = self.ui._replace(message=self._copied())
+            self.ui = self.ui._replace(message=write_copy(plain(self.lines())))
         elif what in ("seek", "time", "step"):
             self._moved_in_time(what, *more)
         return False
-
-    def _copied(self):
-        text = plain(self.lines())
-        name = time.strftime("modwsgi-tel-%Y%m%d-%H%M%S.txt")
-        for folder in (os.getcwd(), os.environ.get("TMPDIR") or "/tmp"):
-            path = os.path.join(folder, name)
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            except FileExistsError:
-                return f"{path} is there already: once a second is enough"
-            except OSError as error:
-                why = f"cannot write {path}: {error.strerror}"
-                continue
-            with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-                handle.write(text)
-            return f"written: {path}"
-        return why
 
     # --- a recording ----------------------------------------------------------------------
 
@@ -340,7 +351,25 @@ class Terminal:
         self.console.draw()
 
 
-def _terminal_size():
+def write_copy(text):
+    """Write a screen to a file of its own; what to tell of that."""
+    name = time.strftime("modwsgi-tel-%Y%m%d-%H%M%S.txt")
+    for folder in (os.getcwd(), os.environ.get("TMPDIR") or "/tmp"):
+        path = os.path.join(folder, name)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            return f"{path} is there already: once a second is enough"
+        except OSError as error:
+            why = f"cannot write {path}: {error.strerror}"
+            continue
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text)
+        return f"written: {path}"
+    return why
+
+
+def terminal_size():
     for descriptor in (1, 2, 0):
         try:
             found = os.get_terminal_size(descriptor)
@@ -432,7 +461,7 @@ def top(values):
     on_screen = not (values.once or values.plain)
     if not on_screen:
         ui = with_table(ui, cursor=-1)  # there are no keys to move one
-    screen = _screen(wants_colour(values, environ)) if on_screen else None
+    screen = screen_for(wants_colour(values, environ), "top") if on_screen else None
     collector = None
     try:
         if listens:
@@ -452,24 +481,24 @@ def top(values):
             screen.close()
 
 
-def _screen(colour):
-    """A Screen, not yet open; TelError where there cannot be one."""
+def screen_for(colour, command):
+    """A Screen, not yet open, for a command; TelError where there cannot be one."""
     try:
         from modwsgi_tel.console import screen
     except ImportError as error:
         raise TelError(f"this Python has no curses ({error}): use --once, or --plain for a screenful again and again") from None
-    return screen.Screen(colour)
+    return screen.Screen(colour, command)
 
 
 def _run(values, loop, source, ui, screen, collector):
     if values.once:
-        cols = _terminal_size().cols if sys.stdout.isatty() else max(DESIGN.cols, 120)
+        cols = terminal_size().cols if sys.stdout.isatty() else max(DESIGN.cols, 120)
         console = Console(loop, source, ui, lambda: Size(ONCE_ROWS.get(ui.view, 50), cols), lambda lines: None)
         if values.replay:
             _to_the_end(source, values)
         return once(console, values.once_timeout)
     if screen is None:
-        console = Console(loop, source, ui, _terminal_size, Pages().draw)
+        console = Console(loop, source, ui, terminal_size, Pages().draw)
         console.frame_s = float("inf")
     else:
         screen.open()

@@ -167,3 +167,70 @@ def at_greenwich():
     else:
         os.environ["TZ"] = before
     time.tzset()
+
+
+# --- stacks ---------------------------------------------------------------------------------------
+
+LIB, APP = "/usr/lib/python3.11", "/srv/shop/releases/2026-03-13/site-packages/shop"
+_POOL = (("wait", f"{LIB}/threading.py", 320), ("get", f"{LIB}/queue.py", 171), ("worker", f"{APP}/jobs.py", 44))
+_CALLED = (("orders", f"{APP}/views/orders.py", 88), ("dispatch", f"{APP}/routing.py", 31), ("__call__", f"{APP}/wsgi.py", 12))
+
+
+def some_frames(*calls, interpreter=0):
+    """Calls as (function, file, line), innermost first."""
+    return [{"function": function, "file": file, "line": number, "interpreter": interpreter} for function, file, number in calls]
+
+
+def a_thread(tid=8101, *calls, interpreter=0, problem=None, **more):
+    return {"tid": tid, "name": None, "interpreter": interpreter, "owns_gil": False, "state": "waiting",
+            "wait": "futex (futex_do_wait)", "cpu_s": None, "idle": False, "whole": problem is None, "problem": problem, "request": None,
+            "frames": some_frames(*calls, interpreter=interpreter), **more}
+
+
+def a_served(request_id="Abc123", path="/orders", how="environ", method="GET"):
+    return {"request_id": request_id, "thread_id": "3", "method": method, "path": path, "how": how}
+
+
+def daemon_threads():
+    """Threads of a daemon process: one keeps the GIL, three wait for the same lock, one is cut, one moved, six are idle."""
+    return [
+        a_thread(8100, name="MainThread", wait="poll (do_sys_poll)"),
+        a_thread(8101, ("match", f"{LIB}/re/__init__.py", 166), ("clean", f"{APP}/text/markup.py", 210),
+                 ("render", f"{APP}/text/markup.py", 57), *_CALLED, owns_gil=True, state="running", wait=None, cpu_s=0.98,
+                 request=a_served("Zk9Q1", "/orders/7")),
+        *(a_thread(tid, ("reserve", f"{APP}/stock.py", 301), ("put", f"{APP}/cart.py", 77), *_CALLED,
+                   request=a_served(f"Q{tid}", f"/cart/{tid}", method="POST")) for tid in (8102, 8103, 8105)),
+        a_thread(8104, ("load", f"{APP}/models.py", 12), problem="cut: the memory of its next frame is not there"),
+        a_thread(8106, problem="moving", state="running", wait=None),
+        *(a_thread(tid, idle=True) for tid in range(8110, 8114)),
+        *(a_thread(tid, *_POOL, idle=True, name=f"pool-{tid}") for tid in (8120, 8121))]
+
+
+def taken(*threads, pid=8095, age=2.0, **more):
+    """What /api/stacks has of a process whose stacks were taken `age` seconds ago."""
+    return {"pid": pid, "id": pid - 8000, "sender_pid": pid, "hostname": "web1", "process_group": "shop",
+            "taken": WALL - age, "age_s": age,
+            "why": "slow", "inner_pid": None, "start": 5000, "command": "(wsgi:shop)      -k start", "python": "3.11.2",
+            "interpreters": sorted({each["interpreter"] for each in threads}), "problem": None, "at": WALL - age,
+            "threads": list(threads), **more}
+
+
+def stacks(*processes, matched=None, offset=0, **more):
+    """What /api/stacks answers."""
+    return {"time": WALL, "stacks": "auto", "helper": None, "rate": 2.0, "post": True,
+            "counters": {"taken": 41, "failed": 0, "refused": 0, "gone": 1, "moving": 3, "cut": 0, "joined": 12, "guessed": 0,
+                         "evicted": 0},
+            "bytes": 90_000, "problem": None, "matched": len(processes) if matched is None else matched, "offset": offset,
+            "processes": list(processes), **more}
+
+
+def some_stacks():
+    """Three processes: a daemon whose GIL is held, one with two interpreters, and one that waits."""
+    return stacks(
+        taken(*daemon_threads()),
+        taken(a_thread(8201, ("recv_into", f"{LIB}/ssl.py", 1167), ("fetch", f"{APP}/rates.py", 19), interpreter=1, owns_gil=True,
+                       state="running", wait=None),
+              a_thread(8202, ("execute", f"{APP}/db.py", 66), *_CALLED, wait="poll (do_sys_poll)"), a_thread(8203, idle=True),
+              pid=8200, age=9.0, why="asked", process_group="reports"),
+        taken(a_thread(8301, ("recv", f"{APP}/queue.py", 5), wait="recvfrom (sk_wait_data)"), pid=8300, age=75.0, why="silent",
+              process_group=""))

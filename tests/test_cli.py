@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from modwsgi_tel import __version__
-from modwsgi_tel.options import COMMANDS, command_help, program_help
+from modwsgi_tel.options import BY_COMMAND, COMMANDS, command_help, program_help
 from modwsgi_tel.wire import blocks
 from running import CHECKOUT, ROOT, Collector, clean_environment, short_folder, wait_until
 
@@ -71,8 +71,8 @@ def test_it_runs_from_the_root_of_the_checkout_without_a_site(serve):
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("argv, said", [
-    (["nonsense"], "no command 'nonsense'; there are serve, top, dump, simulate, replay, demo; see modwsgi-tel --help"),
-    ([""], "no command ''; there are serve, top, dump, simulate, replay, demo; see modwsgi-tel --help"),
+    (["nonsense"], "no command 'nonsense'; there are " + ", ".join(BY_COMMAND) + "; see modwsgi-tel --help"),
+    ([""], "no command ''; there are " + ", ".join(BY_COMMAND) + "; see modwsgi-tel --help"),
     (["--nonsense"], "unrecognized arguments: --nonsense; see modwsgi-tel serve --help"),
     (["dump", "--nonsense"], "unrecognized arguments: --nonsense; see modwsgi-tel dump --help"),
     (["serve", "one\ntwo \x1b[31m"], "unrecognized arguments: one\\ntwo \\x1b[31m; see modwsgi-tel serve --help"),

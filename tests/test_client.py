@@ -79,6 +79,9 @@ def test_a_request_is_these_lines():
         b"GET /p/api/summary?x=1 HTTP/1.1\r\nHost: 127.0.0.1:81\r\nAccept: application/json\r\n"
         b"Accept-Encoding: identity\r\nAuthorization: Bearer secret\r\n\r\n")
     assert b"Authorization" not in Place("http://127.0.0.1").request("/")
+    assert Place("http://127.0.0.1:81").request("/api/stacks?pid=1", method="POST") == (
+        b"POST /api/stacks?pid=1 HTTP/1.1\r\nHost: 127.0.0.1:81\r\nAccept: application/json\r\n"
+        b"Accept-Encoding: identity\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize("path", ["", "api", "/a b", "/a\r\nX: y", "/\u00fc"])

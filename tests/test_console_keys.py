@@ -17,8 +17,8 @@ LOOK = ("look",)
 NAMES = tuple(pane.name for pane in views.PANES)
 
 
-def a_context(view="overview", count=0, row=None, page=18, groups=("api", "shop"), replay=False):
-    return Context(views.BY_NAME[view], views.PANES, count, row, page, list(groups), replay)
+def a_context(view="overview", count=0, row=None, page=18, groups=("api", "shop"), replay=False, process=None):
+    return Context(views.BY_NAME[view], views.PANES, count, row, page, list(groups), replay, process)
 
 
 def a_ui(view="overview", **more):
@@ -97,6 +97,7 @@ def test_the_help_shows_all_keys_and_all_views():
 ROWS = {"count": 5, "row": ("process", 812, 3), "page": 2}
 IN_ROWS = {"count": 5, "page": 2}
 PLAYING = {"replay": True}
+OPENED = {"process": (812, 3)}
 
 
 def cursor(view, at, **more):
@@ -137,6 +138,15 @@ CASES = (
     ("end", a_ui(), {}, (), dict(scroll=FAR)),
     ("home", a_ui(scroll=FAR), {}, (), dict(scroll=0)),
     ("down", a_ui("slow", open=("slow", 1)), IN_ROWS, (), dict(scroll=1)),
+    ("a", a_ui("processes", open=("process", 812, 3)), OPENED, (("stacks",),), dict(message="stacks asked for")),
+    ("a", a_ui("processes", open=("process", 812, 3), paused=True), OPENED, (),
+     dict(message="paused: space goes on, then a asks for stacks")),
+    ("a", a_ui("processes"), {}, (), {}),                           # nothing is open
+    ("a", a_ui("stacks", open=("stacks", 812, 3)), {**OPENED, **PLAYING}, (), {}),
+    ("z", a_ui("stacks"), {}, (), dict(idle=True, message="idle threads are shown")),
+    ("z", a_ui("stacks", idle=True), {}, (), dict(idle=False, message="idle threads are counted")),
+    ("z", a_ui("stacks"), PLAYING, (), dict(idle=True, message="idle threads are shown")),
+    ("z", a_ui("slow"), {}, (), {}),
     (" ", a_ui(), {}, (LOOK,), dict(paused=True)),
     (" ", a_ui(paused=True), {}, (LOOK,), dict(paused=False)),
     (">", a_ui("slow", cursor=4), {}, (LOOK,), dict(tables=cursor("slow", 0, sort=SORTS[1]))),
@@ -201,6 +211,13 @@ def test_every_key_is_tried_above():
     assert meant <= tried
 
 
+def test_from_what_is_open_the_key_of_the_stacks_leads_to_those_of_its_process():
+    for before in (a_ui("processes", open=("process", 812, 3)), a_ui("slow", open=("slow", 9))):
+        for key in ("S", "9"):
+            assert does(before, key, OPENED, (LOOK,), view="stacks", open=("stacks", 812, 3))
+    assert does(a_ui("slow", open=("slow", 9)), "p", OPENED, (LOOK,), view="processes", open=None)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_keys_of_a_view_lead_to_it_from_everywhere(name):
     for before in NAMES:
@@ -237,7 +254,7 @@ def test_fingers_that_know_the_existing_console_find_its_other_keys():
 
 
 @pytest.mark.parametrize("key", (
-    "", "x", "Q", "é", "漢", "\x00", "\x1b", "f1", "delete", "backspace", "ctrl-u", "0", "9", "mouse"))
+    "", "x", "Q", "é", "漢", "\x00", "\x1b", "f1", "delete", "backspace", "ctrl-u", "0", "mouse"))
 def test_a_key_that_means_nothing_takes_the_message_away_and_does_nothing(key):
     for name in NAMES:
         assert does(a_ui(name, message="written: /tmp/x"), key, ROWS, message="")

@@ -97,7 +97,8 @@ def test_amounts_come_largest_first_names_from_a_on_and_r_turns_it_round():
 
 def test_an_opened_process_asks_for_itself_and_its_history():
     assert processes.paths(a_ui(open=("process", 812, 5), window="10m"), DESIGN) == {
-        "process": "/api/processes/812?id=5", "process_series": "/api/series?process=5&window=10m"}
+        "process": "/api/processes/812?id=5", "process_series": "/api/series?process=5&window=10m",
+        "stacks_state": "/api/stacks?limit=0"}
 
 
 # --- the table -----------------------------------------------------------------------------------

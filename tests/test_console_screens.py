@@ -19,7 +19,7 @@ from collections import namedtuple
 import pytest
 
 from builders import NAMES, a_fleet
-from console_answers import HOSTILE
+from console_answers import APP, HOSTILE, a_thread, daemon_threads, some_frames, some_stacks, stacks as an_answer, taken
 from consoles import DESIGN, NOW, SMALL, WIDE, Looking, captured, simulated
 from modwsgi_tel.console import views
 from modwsgi_tel.console.cells import ASCII, LINUX, UNICODE, Size, plain
@@ -160,13 +160,42 @@ def telling(own):
         console.site = Site(held.fleet, Guard(("localhost",)), lambda: (now, wall), lambda: own, lambda: [],
                             held.findings)
         console.look()
-        told = console.view[VIEWS[-1]]
+        told = console.view["collector"]
         before = {"received": told["collector"]["received"] - 25, "cpu_s": own["cpu_s"] - 0.02}
-        console.view.update(previous={VIEWS[-1]: {"time": wall - 2.0, "collector": before}}, log=[
+        console.view.update(previous={"collector": {"time": wall - 2.0, "collector": before}}, log=[
             "2023-11-14T22:12:15 INFO receives on unix:/run/modwsgi-tel/t.sock",
             "2023-11-14T22:12:15 INFO serves http://127.0.0.1:8888/"])
     return happens
 
+
+def with_stacks(**answers):
+    """The collector has taken these; what is asked for by names that are not here has no answer."""
+    def happens(console):
+        console.view["errors"] = {}
+        console.view.update(answers)
+    return happens
+
+
+def stack_of_the_slow_request(console):
+    """What is open is in a regular expression, by its environ."""
+    (found,) = console.view["slow_one"]["slow_requests"]
+    found["entry"]["stack"] = {"taken": 0.0, "age_s": 2.0, "tid": 8101, "how": "environ", "whole": True, "problem": None,
+                               "frames": daemon_threads()[1]["frames"]}
+
+
+def stacks_of_the_process(console):
+    """What is open waits for a lock, but for one thread."""
+    console.view["process"]["processes"][0]["stacks"] = taken(*daemon_threads())
+
+
+NOT_DUMPABLE = ("cannot read the memory of pid 8095: it is not dumpable, as mod_wsgi's daemons are: run as root, or set CoreDumpDirectory "
+                "in Apache's configuration")
+TAKEN = with_stacks(stacks=some_stacks(), stacks_one=an_answer(taken(*daemon_threads())))
+TWO = with_stacks(stacks_one=an_answer(taken(
+    a_thread(8201, ("recv_into", "/usr/lib/python3.11/ssl.py", 1167), ("fetch", f"{APP}/rates.py", 19), interpreter=1, owns_gil=True,
+             state="running", wait=None, frames=some_frames(("down", f"{APP}/tree.py", 7), interpreter=1) * 40),
+    a_thread(8202, ("execute", f"{APP}/db.py", 66), wait="poll (do_sys_poll)"))))
+OPENED = {"open": ("stacks", 8095, 95)}
 
 Scene = namedtuple("Scene", "view what size of keys ui happens glyphs", defaults=((), {}, None, UNICODE))
 Scene.__doc__ = """One golden screen: `view`, `what` and `size` are its name, `of` what fleet_of knows its fleet by,
@@ -230,10 +259,23 @@ SCENES = (
     Scene("lifecycle", "crash-loop", SMALL, "crash-loop"),
     Scene("lifecycle", "deploy-bars-ascii", DESIGN, "deploy", ("f",), glyphs=ASCII),
     # the collector itself
-    Scene(VIEWS[-1], "steady", DESIGN, "steady", happens=telling(OWN)),
-    Scene(VIEWS[-1], "troubled", DESIGN, "refusing", happens=telling(TROUBLED)),
-    Scene(VIEWS[-1], "troubled-ascii", SMALL, "refusing", happens=telling(TROUBLED), glyphs=ASCII),
-    Scene(VIEWS[-1], "troubled", WIDE, "refusing", happens=telling(TROUBLED)),
+    Scene("collector", "steady", DESIGN, "steady", happens=telling(OWN)),
+    Scene("collector", "troubled", DESIGN, "refusing", happens=telling(TROUBLED)),
+    Scene("collector", "troubled-ascii", SMALL, "refusing", happens=telling(TROUBLED), glyphs=ASCII),
+    Scene("collector", "troubled", WIDE, "refusing", happens=telling(TROUBLED)),
+    # stacks
+    Scene("stacks", "none", DESIGN, "steady"),
+    Scene("stacks", "refused", DESIGN, "steady", happens=with_stacks(stacks=an_answer(problem=NOT_DUMPABLE))),
+    Scene("stacks", "taken", DESIGN, "steady", happens=TAKEN),
+    Scene("stacks", "taken-ascii", SMALL, "steady", happens=TAKEN, glyphs=ASCII),
+    Scene("stacks", "taken", WIDE, "steady", happens=TAKEN),
+    Scene("stacks", "opened", DESIGN, "steady", ui=OPENED, happens=TAKEN),
+    Scene("stacks", "opened-ascii", SMALL, "steady", ui=OPENED, happens=TAKEN, glyphs=ASCII),
+    Scene("stacks", "opened-idle", WIDE, "steady", ui={**OPENED, "idle": True}, happens=TAKEN),
+    Scene("stacks", "opened-interpreters", DESIGN, "steady", ui=OPENED, happens=TWO),
+    Scene("processes", "opened-stacks", WIDE, "slow", ("enter",), happens=stacks_of_the_process),
+    Scene("slow", "opened-stack", DESIGN, "slow", ("down", "down", "enter"), happens=stack_of_the_slow_request),
+    Scene("slow", "opened-stack", WIDE, "slow", ("down", "down", "enter"), happens=stack_of_the_slow_request),
     # help, a recording
     Scene("overview", "help", DESIGN, "steady", ("?",)),
     Scene("overview", "help-scrolled", SMALL, "steady", ("?", "pgdn")),

@@ -124,7 +124,8 @@ def test_the_collector_is_asked_for_the_page_of_the_cursor_in_the_order_chosen()
     assert slow.PANE.paths(ui, size) == {
         "slow": "/api/slow?sort=age&order=desc&offset=36&limit=18&life=active,stale&search=a%20b%26%C3%BC%3F&group="}
     assert slow.PANE.paths(a_ui(Table("age", True)), size)["slow"].startswith("/api/slow?sort=age&order=asc&")
-    assert slow.PANE.paths(a_ui(open=("slow", 7)), size) == {"slow_one": "/api/slow?id=7"}
+    assert slow.PANE.paths(a_ui(open=("slow", 7)), size) == {
+        "slow_one": "/api/slow?id=7", "stacks_state": "/api/stacks?limit=0"}
 
 
 def test_the_arrow_at_the_sorted_column_shows_which_way():

@@ -25,8 +25,8 @@ def imported(name):
 def test_panes_take_nothing_from_one_another():
     panes = {pane.paths.__module__.split(".")[-1] for pane in views.PANES}
     assert len(panes) == len(views.PANES)
-    assert {name: imported(name) & panes for name in (*panes, "words", "process", "paging")} == dict.fromkeys(
-        (*panes, "words", "process", "paging"), set())
+    assert {name: imported(name) & panes for name in (*panes, "words", "process", "paging", "frames")} == dict.fromkeys(
+        (*panes, "words", "process", "paging", "frames"), set())
 
 
 def test_amounts_have_their_word():

@@ -156,7 +156,7 @@ def commands_in(text):
 def test_the_commands_in_the_readme_are_taken_as_they_stand(tmp_path):
     seen = set()
     for words in commands_in(content("README.md")):
-        if not words or words[0] in ("COMMAND", "enable", "docgen") or not re.match(r"-|[a-z]+$", words[0]):
+        if not words or words[0] in ("COMMAND", "enable", "docgen") or not re.match(r"-|[a-z-]+$", words[0]):
             continue
         command = "serve" if words[0].startswith("-") else words[0]
         assert command in BY_COMMAND, words

@@ -3,16 +3,17 @@ import pytest
 from profiles import a_look, a_thread
 
 from modwsgi_tel.profile import hot
-from modwsgi_tel.profile.hot import Functions, Row
+from modwsgi_tel.profile.hot import ALL, GIL, WORKING, Functions, Row, Totals
 from modwsgi_tel.profile.samples import CUT, NOT_READ
 from modwsgi_tel.stacks.model import MOVING
 
 
-def added(*looks, table=None):
-    """Functions of (now, threads) each."""
-    table = table or Functions()
+def added(*looks):
+    """Functions of (now, threads) each, every one for the time since the one before; the first for none."""
+    table, before = Functions(), looks[0][0]
     for now, threads in looks:
-        table.add(a_look(*threads), now)
+        table.add(a_look(*threads), now - before, now)
+        before = now
     return table
 
 
@@ -23,13 +24,13 @@ def rounded(rows):
 def test_own_is_the_innermost_and_total_is_anywhere_in_the_stack():
     both = (a_thread("main work", owns_gil=True), a_thread("main", tid=8))
     assert rounded(added((100.0, both), (100.5, both)).rows(100.5)) == [
-        Row("main", "app.py", 0.5, 1.0, 0.5, 1.0, 0.0), Row("work", "app.py", 0.5, 0.5, 0.5, 0.5, 1.0)]
+        Row("main", "app.py", 0.5, 1.0, 0.0, 0.5, 1.0), Row("work", "app.py", 0.5, 0.5, 1.0, 0.5, 0.5)]
 
 
 def test_recursion_counts_once_in_total():
     deep = (a_thread("main " + "walk " * 50),)
     assert rounded(added((1.0, deep), (2.0, deep)).rows(2.0)) == [
-        Row("walk", "app.py", 1.0, 1.0, 1.0, 1.0, 0.0), Row("main", "app.py", 0.0, 1.0, 0.0, 1.0, 0.0)]
+        Row("walk", "app.py", 1.0, 1.0, 0.0, 1.0, 1.0), Row("main", "app.py", 0.0, 1.0, 0.0, 0.0, 1.0)]
 
 
 def test_lines_of_a_function_are_one_row_and_files_are_two():
@@ -37,15 +38,9 @@ def test_lines_of_a_function_are_one_row_and_files_are_two():
     assert [(row.file, row.own_s) for row in table.rows(4.0)] == [("a.py", 2.0), ("b.py", 1.0)]
 
 
-def test_the_first_look_at_a_process_counts_nothing_and_a_long_gap_little():
-    table = added((10.0, (a_thread("main"),)))
-    assert (table.rows(10.0), table.totals(10.0).looks) == ([], 1)
-    assert added((500.0, (a_thread("main"),)), table=table).totals(500.0).time_s == hot.GAP_S
-
-
 def test_the_window_forgets_and_the_start_does_not():
     table = added((10.0, ()), (11.0, (a_thread("early"),)), (12.0, (a_thread("early"),)), (20.0, ()), (21.0, (a_thread("late"),)))
-    assert [row.function for row in table.rows(21.0, window_s=5)] == ["late"]
+    assert [(row.function, row.own, row.own_s) for row in table.rows(21.0, window_s=5)] == [("late", 1.0, 1.0), ("early", 0.0, 2.0)]
     assert [(row.function, row.own_s) for row in table.rows(21.0)] == [("early", 2.0), ("late", 1.0)]
     assert table.totals(21.0, window_s=5).time_s == 1.0
 
@@ -59,11 +54,19 @@ def test_moving_and_cut_threads_keep_their_share_and_are_told():
     assert (totals.time_s, totals.gil_s, totals.moving_s, totals.cut_s) == (2.0, 1.0, 1.0, 1.0)
 
 
-def test_idle_threads_are_left_out_unless_asked_for():
-    look = (a_thread("main"), a_thread("", tid=8, idle=True))
-    assert [row.own for row in added((1.0, look), (2.0, look)).rows(2.0)] == [1.0]
-    assert added((1.0, look), (2.0, look)).totals(2.0).idle_s == 1.0
-    assert [row.own for row in added((1.0, look), (2.0, look), table=Functions(idle=True)).rows(2.0)] == [0.5, 0.5]
+def test_the_time_of_working_threads_of_gil_holders_and_of_all_is_kept_apart():
+    look = (a_thread("main work", owns_gil=True), a_thread("main wait", tid=8), a_thread("pool", tid=9, idle=True),
+            a_thread("pool", tid=10, idle=True))
+    table = added((1.0, look), (2.0, look))
+
+    def shares(of):
+        return {row.function: (row.own, row.total, row.own_s, row.total_s) for row in table.rows(2.0, 5, of)}
+
+    assert shares(WORKING) == {"main": (0.0, 1.0, 0.0, 2.0), "work": (0.5, 0.5, 1.0, 1.0), "wait": (0.5, 0.5, 1.0, 1.0)}
+    assert shares(GIL) == {"main": (0.0, 1.0, 0.0, 1.0), "work": (1.0, 1.0, 1.0, 1.0)}
+    assert shares(ALL) == {"main": (0.0, 0.5, 0.0, 2.0), "work": (0.25, 0.25, 1.0, 1.0), "wait": (0.25, 0.25, 1.0, 1.0),
+                           "pool": (0.5, 0.5, 2.0, 2.0)}
+    assert table.totals(2.0, 5) == Totals(2, 1.0, 2.0, 1.0, 0.0, 0.0, 2.0)
 
 
 def test_reset_starts_anew():
@@ -78,6 +81,12 @@ def test_functions_past_the_bound_are_one_row(monkeypatch):
     rows = table.rows(8.0)
     assert len(rows) == 4 and sum(row.own for row in rows) == pytest.approx(1.0)
     assert rows[0][:2] == hot.OTHERS
+
+
+def test_many_functions_of_one_stack_past_the_bound_count_once(monkeypatch):
+    monkeypatch.setattr(hot, "FUNCTIONS", 1)
+    deep = (a_thread("a b c d"),)
+    assert {row.function: row.total for row in added((0.0, deep), (1.0, deep)).rows(1.0)} == {"d": 1.0, hot.OTHERS[0]: 1.0}
 
 
 def test_no_more_seconds_are_kept_than_a_window_can_ask_for():

@@ -28,7 +28,8 @@ DEADLINE_S = 20.0
 TABLE = ("sort", "order", "offset", "limit", "search", "life")
 ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
           "/api/processes": ("group", "pid", "since", *TABLE, "window"), "/api/workers": ("group", "pid", "offset", "limit"),
-          "/api/slow": ("group", "pid", "since", *TABLE, "id"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
+          "/api/slow": ("group", "pid", "since", *TABLE, "id"),
+          "/api/stacks": ("group", "pid", "id", "offset", "limit"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
           "/api/series": ("window", "group", "process"), "/api/lifecycle": ("group", "pid", "since", "limit"),
           "/api/histogram": ("phase", "group", "window"), "/healthz": (), "/version": ()}
 STREAMED = ("/api/summary", "/api/state", "/api/processes", "/api/slow", "/api/lifecycle")

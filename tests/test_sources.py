@@ -62,8 +62,8 @@ class FakeAsker:
     def busy(self):
         return self._done is not None
 
-    def ask(self, path, done):
-        self.asked.append(path)
+    def ask(self, path, done, method="GET"):
+        self.asked.append(path if method == "GET" else f"{method} {path}")
         self._done = done
 
     def answer(self, answer):
@@ -79,7 +79,7 @@ class FakeAsker:
 class Source:
     """A source that answers when it is told to."""
 
-    replay, log, note, name, pause_s = False, None, "", "a source", 0.0
+    replay, log, note, no_stacks, name, pause_s = False, None, "", "", "a source", 0.0
 
     def __init__(self):
         self.looks, self._done = [], None
@@ -135,6 +135,81 @@ def test_it_looks_again_after_the_time_between_two_looks(looking):
     assert len(looking.source.looks) == 1
     looking.loop.pass_time(0.2)
     assert len(looking.source.looks) == 2
+
+
+@pytest.fixture
+def opened(site):
+    """A console that shows the stacks of one process."""
+    made = Looking(site, view="stacks", open=("stacks", 812, 3))
+    made.console.look()
+    return made
+
+
+ASKED = "/api/stacks?pid=812&id=3"
+
+
+def asks(looking):
+    """What was asked for besides the answers, at each look."""
+    return [paths.get("asked") for paths in looking.source.looks]
+
+
+def test_stacks_are_asked_for_when_they_are_opened_and_every_few_seconds_while_they_stay_open(opened):
+    opened.source.answer({"summary": {}, "asked": {"asked": True, "wait_s": 0.5}})
+    opened.loop.pass_time(top.TAKEN_S + 0.01)                       # they may be there already
+    assert asks(opened) == [ASKED, None]
+    for _ in range(4):
+        opened.source.answer({"summary": {}})
+        opened.loop.pass_time(1.01)
+    assert asks(opened) == [ASKED, None, None, None, ASKED, None]
+    opened.source.answer({"summary": {}})
+    opened.console.key("esc")
+    for _ in range(5):
+        opened.source.answer({"summary": {}})
+        opened.loop.pass_time(1.01)
+    assert asks(opened)[6:] == [None] * 6
+
+
+def test_a_asks_for_stacks_at_once_and_not_while_it_is_paused(opened):
+    opened.source.answer({"summary": {}, "asked": {}})
+    opened.console.key("a")
+    assert asks(opened) == [ASKED, ASKED]
+    opened.source.answer({"summary": {}, "asked": {}})
+    opened.console.key(" ")
+    opened.console.key("a")
+    assert opened.console.ui.message.startswith("paused")
+    opened.loop.pass_time(60.0)
+    opened.console.key("n")                                         # another window has to be looked at all the same
+    assert set(asks(opened)[2:]) == {None}
+
+
+def test_why_stacks_were_not_taken_stays_on_the_screen_until_they_are_asked_for_again(opened):
+    answers = {"summary": {}, "stacks_one": {}}
+    opened.source.answer(answers, {"asked": "not the same process"})
+    for _ in range(2):
+        assert opened.text()[3] == " Asked for, not taken: not the same process"
+        opened.loop.pass_time(1.01)
+        opened.source.answer(answers)
+    opened.console.key("a")
+    opened.source.answer({**answers, "asked": {}})
+    assert "Asked" not in opened.text()[3]
+
+
+def test_who_lets_nobody_ask_is_asked_once_for_what_is_open(opened):
+    for _ in range(9):
+        opened.source.answer({"summary": {}, "stacks_one": {"post": False}}, {"asked": "give --stacks-post on"})
+        opened.loop.pass_time(1.01)
+    assert asks(opened) == [ASKED] + [None] * 9
+    opened.source.answer({"summary": {}, "stacks_one": {"post": False}})
+    opened.console.key("a")
+    assert asks(opened)[-1] == ASKED
+
+
+def test_a_source_without_stacks_is_not_asked_for_them(site):
+    made = Looking(site, view="stacks", open=("stacks", 812, 3))
+    made.source.no_stacks = "there are none"
+    made.console.look()
+    made.answer()
+    assert asks(made) == [None] and made.text()[3] == " there are none"
 
 
 def test_a_collector_that_needs_long_is_left_alone_for_longer(site):
@@ -315,6 +390,15 @@ def test_a_path_that_is_refused_leaves_the_others(asking):
     assert came == [({"summary": {}, "more": []}, {"rows": "answers 404"}, None)]
 
 
+def test_stacks_are_posted_for_last_and_a_refusal_is_told_in_its_own_words(asking):
+    source, asker = asking
+    came = looked(source, {"summary": "/1", "asked": "/api/stacks?pid=3"})
+    asker.answer({})
+    assert asker.asked == ["/1", "POST /api/stacks?pid=3"]
+    asker.answer(Nonsense("http://h/api/stacks?pid=3: answers 409: it has ended", "it has ended"))
+    assert came == [({"summary": {}}, {"asked": "it has ended"}, None)] and source.no_stacks == ""
+
+
 def test_when_nobody_answers_nothing_else_is_asked(asking):
     source, asker = asking
     came, nobody = looked(source, {"summary": "/1", "rows": "/2"}), TelError("refused")
@@ -407,6 +491,11 @@ def test_answers_made_here_are_those_of_the_routes(site):
     (answers, errors, trouble), = looked(source, {"summary": "/api/summary?window=1m", "none": "/api/none"})
     assert trouble is None and answers == {"summary": answered(site, "/api/summary?window=1m")[1]}
     assert list(errors) == ["none"] and not source.busy
+
+
+def test_stacks_are_posted_for_here_too(site):
+    (answers, errors, trouble), = looked(Local(site, "here"), {"asked": "/api/stacks?pid=1"})
+    assert (answers, list(errors), trouble) == ({}, ["asked"], None) and "/api/stacks takes" not in errors["asked"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -50,11 +51,13 @@ class Target:
     """A target of bench/targets, or a program text, that has told that it is ready."""
 
     def __init__(self, *command):
-        self.process = subprocess.Popen([sys.executable, *command], cwd=TARGETS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([sys.executable, *command], cwd=TARGETS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        bufsize=0)
         self.told = self.line()
         self.pid = self.told["pid"]
 
     def line(self):
+        assert select.select([self.process.stdout], [], [], LIMIT_S)[0], "the target says nothing"
         return json.loads(self.process.stdout.readline())
 
     def ask(self):

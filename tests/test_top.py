@@ -648,7 +648,7 @@ def listening(pid):
 def test_a_collector_of_its_own_serves_http_where_it_is_asked_to(folder):
     path, port = os.path.join(folder, "t"), free_port()
     with Tmux(cols=120) as terminal:
-        terminal.run("top", "--listen", "unix:" + path, "--http-port", str(port), "--view", PANES[-1].name)
+        terminal.run("top", "--listen", "unix:" + path, "--http-port", str(port), "--view", "collector")
         terminal.wait_for(f"serves http://127.0.0.1:{port}/")
         status, out, err = run("--once", "--url", f"http://127.0.0.1:{port}")
         assert (status, err) == (0, "") and out.startswith("no process has reported yet\n")
@@ -674,7 +674,7 @@ def test_a_terminal_that_takes_nothing_never_keeps_its_collector_from_receiving(
         burst(path, 20)                 # something to draw
         jam(terminal)
         burst(path, 2000)
-        status, out, _ = run("--once", "--url", f"http://127.0.0.1:{port}", "--view", PANES[-1].name)
+        status, out, _ = run("--once", "--url", f"http://127.0.0.1:{port}", "--view", "collector")
         assert status == 0 and int(re.search(r"received +([\d,]+) datagrams", out).group(1).replace(",", "")) >= 2020
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.process.wait(DEADLINE_S) == 0

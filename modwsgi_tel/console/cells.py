@@ -74,6 +74,22 @@ def clip(text, cols, glyphs):
     return "".join(out) + glyphs.cut
 
 
+def path_end(text, cols, glyphs):
+    """Printable text of a path in at most `cols` cells: its end says more than its beginning, so that is what goes."""
+    if width(text) <= cols:
+        return text
+    mark = glyphs.cut if not glyphs.cut.isascii() else "..."        # ~/ would be somebody's home
+    at, room = len(text), cols - len(mark)
+    while at and cell_width(text[at - 1]) <= room:
+        at -= 1
+        room -= cell_width(text[at])
+    if room < 0 or at == len(text):
+        return clip(text, cols, glyphs)
+    end = text[at:]
+    slash = end.find("/")
+    return mark + (end[slash:] if 0 < slash < len(end) // 2 else end)
+
+
 def pad(text, cols, glyphs, right=False):
     """Printable text in exactly `cols` cells: cut, or filled up; `right` aligned to the right."""
     text = clip(text, cols, glyphs)

@@ -16,32 +16,34 @@ Table = namedtuple("Table", "sort reverse filter search cursor", defaults=("", F
 Table.__doc__ = """How one view's table is shown: column, order, place of its filter in Pane.filters, text searched for, row under the
 cursor (of all that match)."""
 
-Ui = namedtuple("Ui", "view window group phase tables open scroll help paused refresh_s speed typing message asked glyphs",
-                defaults=("overview", "1m", None, "request", (), None, 0, False, False, 1.0, 1.0, None, "", (), None))
+Ui = namedtuple("Ui", "view window group phase tables open scroll help paused refresh_s speed typing message asked glyphs idle",
+                defaults=("overview", "1m", None, "request", (), None, 0, False, False, 1.0, 1.0, None, "", (), None, False))
 Ui.__doc__ = """All that the user has chosen.
 
 view: name of a Pane.  window: of WINDOWS.  group: a process_group, or None for all.  phase: of PHASES.  tables: ((view, Table),
 ...).  open: what Enter opened in this view, as its pane names it, or None.  scroll: lines above the screen, in what has no rows.
 refresh_s, speed: seconds between two looks; of a recording's time.  typing: (what for, text so far) or None.  message: one line
 for the bottom, until the next key.  asked: what the loop has to do, as ("quit",), ("copy",), ("seek", seconds), ("step",),
-("time", text), ("look",).  glyphs: see cells."""
+("time", text), ("look",), ("stacks",).  glyphs: see cells.  idle: whether stacks are shown also of threads with nothing to do."""
 
-Pane = namedtuple("Pane", "name keys title paths body count row sorts filters hint phases",
-                  defaults=(lambda view, ui: 0, lambda view, ui: None, (), (), "", False))
+Pane = namedtuple("Pane", "name keys title paths body count row sorts filters hint phases process",
+                  defaults=(lambda view, ui: 0, lambda view, ui: None, (), (), "", False, lambda view, ui: None))
 Pane.__doc__ = """One view.
 
 name, title: for the Ui, for people.  keys: that lead to it.  paths(ui, size): {name: path} of what it shows, asked of the
 collector in this order; the answers are in `view` by these names.  body(view, ui, size): its Lines.  count(view, ui): rows
 that match, for the cursor.  row(view, ui): what Enter would open.  sorts: names of columns.  filters: (name, text) of each state
-of `f`.  hint: its own part of the bottom line.  phases: whether `[` and `]` mean something."""
+of `f`.  hint: its own part of the bottom line.  phases: whether `[` and `]` mean something.  process(view, ui): (pid, id) of
+the running process whose stacks are shown, or None; its id may be None."""
 
 Key = namedtuple("Key", "keys where action shown help")
 Key.__doc__ = """keys: names, a letter or a name as "pgup".  where: "" everywhere, or one of WHERE.  action(ui, context) -> Ui."""
-WHERE = ("rows", "sorts", "filters", "phases", "windows", "replay", "live")
+WHERE = ("rows", "sorts", "filters", "phases", "windows", "replay", "live", "stacks", "idle")
+STACKS = "stacks"                       # the pane that shows those of the process which is opened in another one
 
-Context = namedtuple("Context", "pane panes count row page groups replay")
+Context = namedtuple("Context", "pane panes count row page groups replay process", defaults=(None,))
 Context.__doc__ = """What a key may need to know: the Pane and all of them, the rows it has, what is under the cursor, rows of a page,
-names of all groups, whether a recording is played."""
+names of all groups, whether a recording is played, what Pane.process says."""
 
 
 def table_of(ui, view=None):
@@ -59,30 +61,32 @@ def ask(ui, *what):
     return ui._replace(asked=(*ui.asked, what))
 
 
-def press(ui, key, context):
-    """The Ui after a key; one that means nothing here changes nothing but the message."""
+def press(ui, key, context, keys=None):
+    """The Ui after a key; one that means nothing here changes nothing but the message.  keys: a table in place of KEYS."""
     ui = ui._replace(message="")
     if ui.typing is not None:
         return _type(ui, key)
     if ui.help:
         return ui._replace(help=False) if key in ("?", "h", "q", "esc", "enter") else _scrolled(ui, key, context)
-    for entry in KEYS:
+    for entry in keys or KEYS:
         if key in entry.keys and _applies(entry.where, context):
             return entry.action(ui, context)
     for pane in context.panes:
         if key in pane.keys:
-            return to_view(ui, pane.name)
+            opened = pane.name == STACKS and context.process is not None
+            return to_view(ui, pane.name, (STACKS, *context.process) if opened else None)
     return ui
 
 
 def _applies(where, context):
     return {"": True, "rows": context.count > 0, "sorts": bool(context.pane.sorts), "filters": bool(context.pane.filters),
             "phases": context.pane.phases, "windows": not context.pane.sorts, "replay": context.replay,
-            "live": not context.replay}[where]
+            "live": not context.replay, "stacks": context.process is not None and not context.replay,
+            "idle": context.pane.name == STACKS}[where]
 
 
-def to_view(ui, name):
-    return ask(ui._replace(view=name, open=None, scroll=0, help=False), "look")
+def to_view(ui, name, opened=None):
+    return ask(ui._replace(view=name, open=opened, scroll=0, help=False), "look")
 
 
 # --- actions --------------------------------------------------------------------------------
@@ -194,6 +198,16 @@ def _pause(ui, context):
     return ask(ui._replace(paused=not ui.paused), "look")
 
 
+def _take(ui, context):
+    if ui.paused:
+        return ui._replace(message="paused: space goes on, then a asks for stacks")
+    return ask(ui._replace(message="stacks asked for"), "stacks")
+
+
+def _idle(ui, context):
+    return ui._replace(idle=not ui.idle, message="idle threads are " + ("counted" if ui.idle else "shown"))
+
+
 def _refresh(step):
     def go(ui, context):
         seconds = _beside(REFRESHES_S, ui.refresh_s, step)
@@ -242,6 +256,8 @@ KEYS = (
     Key(("G",), "", _group(1), "G", "the next process group, or all"),
     Key(("[",), "phases", _phase(-1), "[ ]", "the phase of the request before, behind"),
     Key(("]",), "phases", _phase(1), "", ""),
+    Key(("a",), "stacks", _take, "a", "ask for the stacks of what is open now; while it is open they are asked for all the time"),
+    Key(("z",), "idle", _idle, "z", "stacks: threads with nothing to do shown, or counted"),
     Key(("+", "="), "live", _refresh(-1), "+ -", "look more often, less often"),
     Key(("-",), "live", _refresh(1), "", ""),
     Key(("+", "="), "replay", _speed(1), "+ -", "a recording: faster, slower"),

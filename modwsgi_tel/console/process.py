@@ -1,4 +1,4 @@
-"""One process, as Enter opens it from a table or from the grid: its slots, requests, GC and history.
+"""One process, as Enter opens it from a table or from the grid: its slots, requests, stacks, GC and history.
 
 It is ("process", pid, id) in Ui.open; `opened_paths` and `opened` serve any pane that opens one.
 """
@@ -7,7 +7,8 @@ from collections import namedtuple
 from modwsgi_tel.console.cells import Span, clip, fit, line, pad, safe, width
 from modwsgi_tel.console.draw import Column, columns_of, meter, spark, stacked, table
 from modwsgi_tel.console.paging import asked, scrolled
-from modwsgi_tel.console.words import (LIFE_STYLES, OVERLAPPING, PARTS, WINDOW_WORDS, ago, busy_style, clock, counted,
+from modwsgi_tel.console.frames import STATE, gil_line, short
+from modwsgi_tel.console.words import (LIFE_STYLES, LIVE, OVERLAPPING, PARTS, WINDOW_WORDS, ago, busy_style, clock, counted,
                                        errors_style, event_time, event_words, figure, group_words, in_life, missing,
                                        request_words, seconds)
 from modwsgi_tel.figures import UNKNOWN, duration, moment, number, percent, size
@@ -95,13 +96,27 @@ ENDED_SHOWN = 5                         # slow requests that have ended
 def opened_paths(ui):
     _, pid, number_of = ui.open
     return {"process": asked(f"/api/processes/{pid}", id=number_of),
-            "process_series": asked("/api/series", process=number_of, window=ui.window)}
+            "process_series": asked("/api/series", process=number_of, window=ui.window),
+            "stacks_state": STATE}
+
+
+def running(view, ui):
+    """(pid, id) of the process in Ui.open while it lives."""
+    if ui.open is None:
+        return None
+    found = _found(view, ui)
+    return None if found is not None and found.get("life") not in LIVE else ui.open[1:]
+
+
+def _found(view, ui):
+    rows = (view.get("process") or {}).get("processes") or ()
+    return next((row for row in rows if row.get("id") == ui.open[2]), None)
 
 
 def opened(view, ui, inside):
     """Lines of the process in Ui.open, from Ui.scroll on."""
     answer, glyphs = view.get("process") or {}, ui.glyphs
-    found = next((row for row in answer.get("processes") or () if row.get("id") == ui.open[2]), None)
+    found = _found(view, ui)
     if found is None or "process" in (view.get("errors") or {}):
         return [fit(missing(view, "process", glyphs), inside.cols, glyphs)][:inside.rows]
     now, lines = answer.get("time"), []
@@ -110,11 +125,12 @@ def opened(view, ui, inside):
     # another process may have had its pid
     requests = [each for each in requests if each.get("process") in (None, found.get("id"))]
     named = by_thread((each for each in requests if each.get("life") in ("active", "stale")), slots)
-    for section in (_head(found, now, glyphs), _figures(found, ui, inside.cols),
+    for section in (_head(found, now, glyphs), gil_line(found.get("stacks"), glyphs), _figures(found, ui, inside.cols),
                     _threads(found, slots, named, inside.cols, glyphs),
                     _slow(requests, [id(each) for each in named.values()], now, inside.cols, glyphs),
-                    _phases(found, inside.cols, glyphs), _history(view, ui, inside.cols),
-                    _interpreters(found, inside.cols, glyphs), _events(answer, now, glyphs), _losses(found, glyphs)):
+                    short(found.get("stacks"), view, inside.cols, glyphs), _phases(found, inside.cols, glyphs),
+                    _history(view, ui, inside.cols), _interpreters(found, inside.cols, glyphs), _events(answer, now, glyphs),
+                    _losses(found, glyphs)):
         lines += section
     return [fit(each, inside.cols, glyphs) for each in scrolled(lines, ui.scroll, inside.rows)]
 

@@ -45,8 +45,9 @@ def check_terminal(term):
 class Screen:
     """The terminal in full-screen mode from `open` to `close`.  Raises TelError when there is none."""
 
-    def __init__(self, colour):
+    def __init__(self, colour, command="top"):
         self.colour = colour
+        self.command = command          # that needs it, as errors name it
         self.pending = b""              # drawn, and not yet taken by the terminal
         self._styles = _PLAIN
         self._window = None
@@ -59,7 +60,7 @@ class Screen:
 
     def open(self):
         if not (os.isatty(0) and os.isatty(1)):
-            raise TelError("top needs a terminal: use --once, or --plain for a screenful again and again")
+            raise TelError(f"{self.command} needs a terminal: use --once, or --plain for a screenful again and again")
         check_terminal(os.environ.get("TERM"))
         os.environ.setdefault("ESCDELAY", "25")         # ms after which Esc is a key of its own
         self._terminal = _opened_again(1)

@@ -3,6 +3,7 @@ from modwsgi_tel.console.cells import Span, clip, fit, line, safe, width
 from modwsgi_tel.console.draw import Column, Sorted, stacked, table
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, on_page, page_of, row_under, scrolled
+from modwsgi_tel.console.frames import STATE, of_request, place_of_request
 from modwsgi_tel.console.words import (FIGURE_MOST, OVERLAPPING, PARTS, beginning, clock, counted, ends, figure,
                                        group_words, marked, missing, pieces, ratio, seconds, whole, wrapped)
 from modwsgi_tel.figures import UNKNOWN, duration, percent, size as amount
@@ -22,12 +23,13 @@ LARGE_FIRST = frozenset(("age", "status", "start"))     # until `r`
 # name, what it says at the bottom, the lives that the collector is asked for
 FILTERS = (("all", "all", ""), ("active", "active", "active,stale"), ("ended", "ended", "completed,lost"),
            ("lost", "lost", "lost"))
+RUNNING = ("active", "stale")
 LIFE_STYLES = {"active": "warn", "stale": "bad", "lost": "bad", "completed": ""}
 
 
 def _paths(ui, size):
     if ui.open is not None:
-        return {"slow_one": asked("/api/slow", id=ui.open[1])}
+        return {"slow_one": asked("/api/slow", id=ui.open[1]), "stacks_state": STATE}
     shown = table_of(ui)
     sort, descending = _order(shown)
     return {"slow": asked("/api/slow", sort=sort, order="desc" if descending else "asc",
@@ -190,6 +192,14 @@ def _found(view, ui):
     return None
 
 
+def _process(view, ui):
+    """(pid, id) of the process of the request in Ui.open, while that runs."""
+    entry = None if ui.open is None else _found(view, ui)
+    if entry is None or _life(entry) not in RUNNING or not entry.get("pid"):
+        return None
+    return entry["pid"], entry.get("process")
+
+
 def _request(entry, view, ui, cols):
     glyphs = ui.glyphs
 
@@ -206,6 +216,7 @@ def _request(entry, view, ui, cols):
     lines = [line(Span(f" {each}", "bold")) for each in pieces(f"{told('method')} {url}", cols - 1)]
     said = wrapped(_said(entry, life, glyphs), cols - 1, glyphs, SAID_MOST)
     lines += [line(Span(f" {each}", LIFE_STYLES.get(life, ""))) for each in said]
+    lines += place_of_request(entry, glyphs)
     lines.append(line())
     lines += _phases(entry, life, cols, glyphs)
     lines.append(line())
@@ -222,8 +233,9 @@ def _request(entry, view, ui, cols):
     lines += section("Bytes", ("input", _moved(entry, "input", "read", glyphs)),
                      ("output", _moved(entry, "output", "write", glyphs)))
     at_end = entry.get("active_at_completion") if life == "completed" else None
-    return lines + section("In flight", ("at its start", whole(entry.get("active_at_start"), glyphs)),
-                           ("at its end", whole(at_end, glyphs)), ("", "in its process, itself included"))
+    lines += section("In flight", ("at its start", whole(entry.get("active_at_start"), glyphs)),
+                     ("at its end", whole(at_end, glyphs)), ("", "in its process, itself included"))
+    return lines + of_request(entry, view, cols, glyphs, life in RUNNING)
 
 
 def _said(entry, life, glyphs):
@@ -303,4 +315,4 @@ def _section(title, pairs, cols):
 
 
 PANE = Pane("slow", ("s", "5"), "slow", _paths, _body, _count, _row, SORTS, tuple(each[:2] for each in FILTERS),
-            "Enter opens  < > sort  r reverse  f filter  / search")
+            "Enter opens  < > sort  r reverse  f filter  / search", process=_process)

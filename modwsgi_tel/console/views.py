@@ -4,16 +4,18 @@
 
 For any view and size: at most `rows` Lines, none wider than `cols` cells, no control character.
 `view` is plain data: {"summary": ..., and the answers to the pane's paths by their names,
-"source": {"name", "trouble", "age_s", "note", "replay"}}.  What is not there yet is shown as such.
+"source": {"name", "trouble", "age_s", "note", "replay", "no_stacks"}}.  What is not there yet is shown as such.
 """
-from modwsgi_tel.console import collector, gc, latency, lifecycle, overview, processes, slow, workers
+from modwsgi_tel.console import collector, gc, latency, lifecycle, overview, processes, slow, stacks, workers
 from modwsgi_tel.console.cells import Size, Span, apart, fit, line, line_width, restyled, safe
+from modwsgi_tel.console.frames import refuses
 from modwsgi_tel.console.keys import KEYS, Context, table_of
-from modwsgi_tel.console.paging import scrolled
+from modwsgi_tel.console.paging import asked, scrolled
 from modwsgi_tel.console.words import SEVERITIES, clock
 from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
 
-PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE)
+PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE,
+         stacks.PANE)
 BY_NAME = {pane.name: pane for pane in PANES}
 SCROLL_MOST = 1 << 14                   # lines of what is opened
 HEAD_LINES = 3                          # verdict, totals, tabs
@@ -32,6 +34,16 @@ def paths(ui, screen):
     return wanted
 
 
+def stacks_asked(view, ui):
+    """(path, again): what asks for the stacks of what is shown, to be posted to, and whether to ask more than once.
+
+    The path is None when there is nothing to ask for.
+    """
+    process = pane_of(ui).process(view, ui)
+    path = None if process is None else asked("/api/stacks", pid=process[0], id=process[1])
+    return path, not refuses(view)
+
+
 def body_size(screen):
     return Size(max(0, screen.rows - HEAD_LINES - 1), screen.cols)
 
@@ -41,7 +53,7 @@ def context(view, ui, screen):
     pane = pane_of(ui)
     groups = [name for name in (view.get("summary", {}).get("totals") or {}).get("process_groups") or () if name is not None]
     return Context(pane, PANES, pane.count(view, ui), pane.row(view, ui), max(1, screen.rows - HEAD_LINES - 3), groups,
-                   bool(view.get("source", {}).get("replay")))
+                   bool(view.get("source", {}).get("replay")), pane.process(view, ui))
 
 
 def render(view, ui, screen):
@@ -162,7 +174,9 @@ def bottom_line(view, ui, cols):
     pane, table = pane_of(ui), table_of(ui)
     hints = ["q quit", "? help"]
     if ui.open is not None:
-        hints = ["Esc back", *hints]
+        stacks_too = pane.process(view, ui) is not None and not view.get("source", {}).get("no_stacks")
+        more = ["a again", "z idle"] if pane is stacks.PANE else ["S stacks"]
+        hints = ["Esc back", *(more if stacks_too else ()), *hints]
     elif pane.hint:
         hints = [pane.hint, *hints]
     if pane.filters and ui.open is None:

@@ -114,6 +114,14 @@ def _secret(path):
         return b""
 
 
+def tids(pid, root="/proc"):
+    """The ids of a process's threads, as a set; empty when it has ended."""
+    try:
+        return set(_tids(pid, root)[0])
+    except OSError:
+        return set()
+
+
 def cpu_ticks(pid, tids, root="/proc"):
     """{tid: clock ticks of CPU used} of these threads; without those that have ended."""
     found = {}

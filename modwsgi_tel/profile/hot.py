@@ -53,18 +53,16 @@ class _Slot:
             if thread.problem is not None:
                 totals[4 if thread.problem == MOVING else 5] += weight_s
         own = _IDLE_OWN if thread.idle else _OWN
-        innermost, seen = self.row(keys[0]), []
+        rows = [self.row(key) for key in keys]
+        innermost = rows[0]
+        if len(self.functions) > FUNCTIONS:
+            rows = {id(row): row for row in rows}.values()      # OTHERS once
         innermost[own] += weight_s
+        for row in rows:
+            row[own + 1] += weight_s
         if thread.owns_gil:
             innermost[_GIL_OWN] += weight_s
-        for key in keys:
-            row = self.row(key)
-            if len(self.functions) > FUNCTIONS:
-                if any(row is each for each in seen):       # OTHERS, again
-                    continue
-                seen.append(row)
-            row[own + 1] += weight_s
-            if thread.owns_gil:
+            for row in rows:
                 row[_GIL_TOTAL] += weight_s
 
 
@@ -132,7 +130,7 @@ class Functions:
         summed = {}
         for slot in self._within(now, window_s):
             for key, amounts in slot.functions.items():
-                known = summed.setdefault(key, [0.0] * 6)
+                known = summed.setdefault(key if key in self._all.functions else OTHERS, [0.0] * 6)
                 for index, amount in enumerate(amounts):
                     known[index] += amount
         return summed

@@ -77,15 +77,15 @@ class Place:
         found = socket.getaddrinfo(self._name.encode("ascii"), self._port, type=socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found[:ADDRESSES]]
 
-    def request(self, path, token=None):
-        """The bytes of a GET of `path`, which goes behind the prefix.
+    def request(self, path, token=None, method="GET"):
+        """The bytes of a request for `path`, which goes behind the prefix; a POST has no body.
 
         Raises ValueError for what is no path, UsageError for a token that is none.
         """
         if not path.startswith("/") or not _is_plain(path):
             raise ValueError(f"not a path: {path!r}")
-        lines = [f"GET {self.prefix}{path} HTTP/1.1", f"Host: {self.host}", "Accept: application/json",
-                 "Accept-Encoding: identity"]
+        lines = [f"{method} {self.prefix}{path} HTTP/1.1", f"Host: {self.host}", "Accept: application/json",
+                 "Accept-Encoding: identity", *(["Content-Length: 0"] if method == "POST" else [])]
         if token:
             if not token.isprintable():
                 raise UsageError("the token has a control character: --token-file should hold it as text, in one line")
@@ -324,8 +324,8 @@ class Reader:
 def understood(place, path, status, body):
     """The JSON of a whole answer.
 
-    Raises TelError when a token is asked for, Nonsense for any other status than 200 and for
-    what is no strict JSON.
+    Raises TelError when a token is asked for, Nonsense for any other status than 200 and 202 and
+    for what is no strict JSON.
     """
     if status == 401:
         raise TelError(f"{place.where} asks for a token: give --token-file")
@@ -333,9 +333,9 @@ def understood(place, path, status, body):
         answer = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise Nonsense(f"{place.where}{path}: answers {status} and no JSON") from None
-    if status != 200:
+    if status not in (200, 202):
         said = answer.get("error") if isinstance(answer, dict) else None
-        raise Nonsense(f"{place.where}{path}: answers {status}" + (f": {said}" if said else ""))
+        raise Nonsense(f"{place.where}{path}: answers {status}" + (f": {said}" if said else ""), said)
     return answer
 
 
@@ -426,7 +426,7 @@ def is_summary(answer):
 # --- inside a select loop ---------------------------------------------------------------
 
 class Asker:
-    """GETs of JSON without ever waiting: one after another, on a connection that stays open.
+    """Asks for JSON without ever waiting: one after another, on a connection that stays open.
 
         asker = Asker(loop, Place("http://127.0.0.1:8888"))
         asker.ask("/api/summary", done)         # later: done(answer), or done(a TelError)
@@ -464,14 +464,14 @@ class Asker:
         """Whether a request is under way."""
         return self._done is not None
 
-    def ask(self, path, done):
-        """GET a path; `done` is called once and never from in here, with the parsed JSON or a TelError.
+    def ask(self, path, done, method="GET"):
+        """GET or POST a path; `done` is called once and never from in here, with the parsed JSON or a TelError.
 
         Raises RuntimeError while busy or after close(), ValueError for what is no path.
         """
         if self.busy or self._closed:
             raise RuntimeError("closed" if self._closed else "one request at a time")
-        self._request = self._place.request(path, self._token)
+        self._request = self._place.request(path, self._token, method)
         self._path, self._done = path, done
         self._tries = len(self._addresses)
         self._deadline = self._loop.clock() + self._timeout_s

@@ -12,6 +12,7 @@ from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.client import summary, where_of
 from modwsgi_tel.report.text import table
+from modwsgi_tel.report.whole import write_whole
 
 _LISTEN_ONLY = ("count", "duration", "socket_mode", "socket_group")
 _EXAMPLE = "dump-%Y%m%d-%H%M%S.json"
@@ -53,28 +54,6 @@ def _check_template(name):
         time.strptime(time.strftime(name), name)
     except (ValueError, re.error):
         raise UsageError(f"--keep: a time written as {name} cannot be read back: use {_EXAMPLE}") from None
-
-
-def write_whole(path, shown):
-    """Write a file so that nobody ever sees half of it; what is there must be a file.  Raises TelError."""
-    aside = f"{path}.{os.getpid()}.tmp"
-    try:
-        there = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
-        if not stat.S_ISREG(there):     # /dev/null, as root, would be gone
-            what = "a symbolic link" if stat.S_ISLNK(there) else "a folder" if stat.S_ISDIR(there) else "no regular file"
-            raise TelError(f"--output {path}: is {what}, which is left alone")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-                handle.write(shown)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
-    except OSError as error:
-        raise TelError(f"--output {path}: {error.strerror}") from None
 
 
 def remove_old(template, keep):

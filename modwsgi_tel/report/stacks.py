@@ -7,15 +7,13 @@ import time
 
 from modwsgi_tel.figures import duration
 from modwsgi_tel.printable import printable
-from modwsgi_tel.stacks.compare import (ABSENT, CAME, ENDED, LINES, MOVED, STAYED, UNREAD, grouped, grouped_looks, rank, waits_at,
-                                        without_idle)
+from modwsgi_tel.stacks.compare import (ABSENT, CAME, ENDED, LINES, MOVED, SHOWN_ROUNDS, STAYED, UNREAD, folded, grouped,
+                                        grouped_looks, rank, waits_at, without_idle)
 from modwsgi_tel.stacks.model import DISK, GONE, MOVING, RUNNING, STOPPED, UNKNOWN, WAITING, is_whole
 
 INDENT = "    "                         # of what belongs to the line above
 TIDS_MOST = 12                          # of the threads of one group that are named
 NAME_MOST, FILE_MOST, TEXT_MOST = 120, 400, 200     # letters
-PERIOD_MOST = 8                         # functions that call one another in a circle, and are folded
-SHOWN_ROUNDS = 3                        # of a recursion, before it is folded: as Python has it
 BOOTSTRAP = ("_bootstrap", "_bootstrap_inner", "run")    # of threading.py: how every Thread begins
 BUSY = 0.2                              # CPU seconds a second, above which a thread that stays at a place works there
 CUT = "..."
@@ -152,37 +150,6 @@ def _title(group, width, interpreter=False):
 
 
 # --- a stack like a traceback -----------------------------------------------------------------
-
-def folded(frames):
-    """[(index, count, rounds)]: the frames that are shown, and after which a recursion is folded.
-
-    A round of up to PERIOD_MOST frames that comes more than SHOWN_ROUNDS times in a row is shown
-    SHOWN_ROUNDS times.  index: of a frame to show, or None for a fold: `count` frames, `rounds` more times.
-    """
-    out, place = [], 0
-    while place < len(frames):
-        count, rounds = _recursion(frames, place)
-        if rounds <= SHOWN_ROUNDS:
-            out.append((place, 1, 0))
-            place += 1
-            continue
-        out += [(each, 1, 0) for each in range(place, place + count * SHOWN_ROUNDS)]
-        out.append((None, count, rounds - SHOWN_ROUNDS))
-        place += count * rounds
-    return out
-
-
-def _recursion(frames, place):
-    """(frames of a round, how often in a row) from `place` on."""
-    for count in range(1, PERIOD_MOST + 1):
-        end = place + count
-        while end < len(frames) and frames[end] == frames[end - count]:
-            end += 1
-        rounds = (end - place) // count
-        if rounds > SHOWN_ROUNDS:
-            return count, rounds
-    return 1, 1
-
 
 class _Sources:
     """Source lines for one text: a file that is newer than the process is said so in full once."""

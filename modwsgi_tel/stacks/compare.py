@@ -171,6 +171,43 @@ def _by_key(items, thread_of, key_of):
     return sorted(ordered, key=lambda group: (rank(thread_of(group[0])), -len(group)))
 
 
+# --- recursion --------------------------------------------------------------------------------
+
+PERIOD_MOST = 8                         # functions that call one another in a circle, and are folded
+SHOWN_ROUNDS = 3                        # of a recursion, before it is folded: as Python has it
+
+
+def folded(frames):
+    """[(index, count, rounds)]: the frames that are shown, and after which a recursion is folded.
+
+    A round of up to PERIOD_MOST frames that comes more than SHOWN_ROUNDS times in a row is shown
+    SHOWN_ROUNDS times.  index: of a frame to show, or None for a fold: `count` frames, `rounds` more times.
+    """
+    out, place = [], 0
+    while place < len(frames):
+        count, rounds = _recursion(frames, place)
+        if rounds <= SHOWN_ROUNDS:
+            out.append((place, 1, 0))
+            place += 1
+            continue
+        out += [(each, 1, 0) for each in range(place, place + count * SHOWN_ROUNDS)]
+        out.append((None, count, rounds - SHOWN_ROUNDS))
+        place += count * rounds
+    return out
+
+
+def _recursion(frames, place):
+    """(frames of a round, how often in a row) from `place` on."""
+    for count in range(1, PERIOD_MOST + 1):
+        end = place + count
+        while end < len(frames) and frames[end] == frames[end - count]:
+            end += 1
+        rounds = (end - place) // count
+        if rounds > SHOWN_ROUNDS:
+            return count, rounds
+    return 1, 1
+
+
 # --- one thread at several looks --------------------------------------------------------------
 
 FIRST, CAME, STAYED, LINES, MOVED = "first", "came", "stayed", "lines", "moved"

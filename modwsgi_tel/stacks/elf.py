@@ -53,10 +53,10 @@ class Module:
         return self._tables
 
     def symbol(self, name):
-        tables = self._dynamic()
-        if _DT_SYMTAB not in tables or _DT_STRTAB not in tables:
-            return None
         try:
+            tables = self._dynamic()
+            if _DT_SYMTAB not in tables or _DT_STRTAB not in tables:
+                return None
             if _DT_GNU_HASH in tables:
                 return self._by_gnu_hash(tables, name)
             return self._by_hash(tables, name) if _DT_HASH in tables else None

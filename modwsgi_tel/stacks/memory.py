@@ -31,6 +31,33 @@ def parse_maps(text):
     return found
 
 
+class Limited:
+    """`memory`, of which no more than `most` units are read until `anew`: what lies there may lead anywhere, without an end.
+
+    A unit is a read, or 128 bytes of it (they may hold one more frame to walk over), or what the reader says that its own
+    work takes: about a microsecond.
+    """
+
+    def __init__(self, memory, most=1 << 20):
+        self._memory_read = memory.read
+        self._most = most
+        self._left = most
+
+    def anew(self):
+        self._left = self._most
+
+    def takes(self, units):
+        """Says of work that it takes as much as so many units of reading."""
+        self._left -= units
+
+    def read(self, address, size):
+        """Exactly `size` bytes, or Unreadable."""
+        self._left -= 1 + (size >> 7)
+        if self._left < 0:
+            raise Unreadable("there is more to be read than one look may read")
+        return self._memory_read(address, size)
+
+
 class ProcessMemory:
     """`read(address, size)` of a running process, or Unreadable.  Raises OSError when it may not be opened."""
 

@@ -3,6 +3,7 @@ from collections import namedtuple
 
 MOVING = "moving"                       # the thread ran on while it was read, at every try
 RUNNING, WAITING, DISK, STOPPED, GONE, UNKNOWN = "running", "waiting", "disk", "stopped", "gone", "unknown"
+REFUSED, FAILED = "refused", "failed"   # with GONE: why a process was not read
 
 Frame = namedtuple("Frame", "function file line interpreter", defaults=(0,))
 Frame.__doc__ = """One Python frame.  function: its qualified name (before 3.11: its name).  file: as the code says, maybe

@@ -6,21 +6,31 @@ Source: Include/cpython/unicodeobject.h, longintrepr.h, Objects/dict-common.h an
 import re
 import struct
 
-from modwsgi_tel.stacks.memory import Unreadable
+from modwsgi_tel.stacks.memory import LONGEST_READ, Unreadable
 
 LONGEST_TEXT = 4096
 LONGEST_VALUE = 100
-_MOST_ENTRIES = 1 << 16
+_MOST_ENTRIES = LONGEST_READ // 24
 _MOST_SHOWN = 6                         # members of a container
 _DEEPEST = 2
 _MOST_DIGITS = 64                       # of 30 bits: numbers beyond are told by their size
 
 _HEAP_TYPE = 1 << 9
 _EXACT = ("NoneType", "bool", "int", "float", "str", "bytes", "tuple", "list", "dict", "cell")
-SECRET = re.compile(r"passw|passphrase|secret|token|credential|authori[sz]ation|cookie|session|signature|private|"
-                    r"api_?key|_key$|^key$|key_|csrf|pwd", re.IGNORECASE)
+# A bare `key` is masked too: it is a dictionary's far more often than a cipher's, but only the latter does harm when it is shown
+_SECRET = (r"passw|passphrase|secret|token|credential|authori[sz]ation|cookie|session|sess_?id|signature|private|"
+           r"api_?key|csrf|pwd|bearer|(?:(?<![^\W_])(?:key|auth|pass|otp|jwt|sid|pin)(?![^\W_]))")
+SECRET = re.compile(_SECRET, re.IGNORECASE)
 MASKED = "<masked>"
-_URL_PASSWORD = re.compile(r"(\w+://[^/\s:@]*:)[^/\s@]+@")
+_IN_TEXT = (
+    (re.compile(r"(\w://[^/\s:@]*:)[^/\s]+@"), r"\1***@"),                                # http://name:password@host
+    (re.compile(r"(cookie2?['\"]?\s*[=:]\s*)[^\r\n]+", re.IGNORECASE), r"\1***"),
+    # password=..., "token": "...", Authorization: Bearer ...
+    (re.compile(r"((?:" + _SECRET + r")[\w-]*['\"]?\s*[=:]\s*(?:(?:basic|bearer|digest)\s+)?)"
+                r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,'\"]+)", re.IGNORECASE), r"\1***"),
+)
+_URL_CUT = re.compile(r"(\w://[^/\s:@]*:)[^/\s]+\Z")
+_BEYOND = 400                           # letters that are read behind those that are shown: what tells of a secret may lie there
 
 _WORD = struct.Struct("<Q").unpack
 _KINDS = {1: (1, "latin-1"), 2: (2, "utf-16-le"), 4: (4, "utf-32-le")}
@@ -50,8 +60,6 @@ class Objects:
         if found is None:
             name = self._cstring(self.word(kind + self._layout.type_name))
             found = name, bool(self.word(kind + self._layout.type_flags) & _HEAP_TYPE)
-            if len(self._types) > 4096:
-                self._types.clear()
             self._types[kind] = found
         return found
 
@@ -87,7 +95,10 @@ class Objects:
             data = head[start:start + taken * size]
             if len(data) < taken * size:
                 data = self._read(address + start, taken * size)
-        return data.decode(encoding, "replace"), length > longest
+        try:
+            return data.decode(encoding, "surrogatepass"), length > longest
+        except UnicodeDecodeError:
+            raise Unreadable(f"no text at {address:#x}") from None
 
     def string(self, address, longest=LONGEST_TEXT):
         """The text of what must be a str."""
@@ -107,7 +118,7 @@ class Objects:
         """The addresses of a tuple's first members."""
         size = self.word(address + 16)
         count = min(size, most)
-        return struct.unpack(f"<{count}Q", self._read(address + self._layout.tuple_items, 8 * count)), size
+        return struct.unpack(f"<{count}Q", self._read(address + self._layout.tuple_items, 8 * count)) if count else (), size
 
     # --- dictionaries ---------------------------------------------------------------------------
 
@@ -140,18 +151,20 @@ class Objects:
 
     def lookup(self, address, names, most=_MOST_ENTRIES):
         """{name: value's address} of those names that are keys of a dict."""
-        found = {}
+        found, start = {}, self._layout.ascii_size
+        wanted = {name.encode("ascii"): name for name in names}
+        size = start + max(map(len, wanted))
         for key, value in self.entries(address, most):
             try:
-                length = self.word(key + 16)
-                if length < 64 and self.is_a(key, "str"):
-                    name = self.text(key, 64)[0]
-                    if name in names:
-                        found[name] = value
-                        if len(found) == len(names):
-                            break
+                data = self._read(key, size)
+                length = _WORD(data[16:24])[0]
+                name = wanted.get(data[start:start + length]) if length <= size - start else None
+                if name is not None and self.is_a(key, "str"):
+                    found[name] = value
+                    if len(found) == len(names):
+                        break
             except Unreadable:
-                pass                    # a key that has gone meanwhile
+                pass                    # a key that has gone meanwhile, or that is short and lies at the end of its memory
         return found
 
     def attributes(self, address):
@@ -205,14 +218,15 @@ class Objects:
         if name == "float":
             return repr(struct.unpack("<d", self._read(address + 16, 8))[0])
         if name == "str":
-            told, cut = self.text(address, longest)
-            return repr(_URL_PASSWORD.sub(r"\1***@", told)) + ("..." if cut else "")
+            told, cut = self.text(address, longest + _BEYOND)
+            return _quoted(told, cut, longest, repr)
         if name == "bytes":
             size = self.word(address + 16)
-            return repr(self._read(address + 32, min(size, longest))) + ("..." if size > longest else "")
+            told = self._read(address + 32, min(size, longest + _BEYOND)).decode("latin-1")
+            return _quoted(told, size > len(told), longest, lambda text: repr(text.encode("latin-1")))
         if name == "cell":
             held = self.word(address + 16)
-            return self.value(held, longest, depth) if held and depth <= _DEEPEST else "<empty cell>"
+            return self.value(held, longest, depth + 1) if held and depth <= _DEEPEST else "<empty cell>"
         return self._container(address, name, longest, depth)
 
     def _int(self, address):
@@ -230,6 +244,16 @@ class Objects:
             value = value << 30 | digit
         return -value if negative else value
 
+    def _is_secret(self, address):
+        """Whether a key is a text that tells of a secret."""
+        try:
+            name, _ = self.type_name(address)
+            told = (self.text(address)[0] if name == "str" else
+                    self.raw_bytes(address, LONGEST_TEXT).decode("latin-1") if name == "bytes" else "")
+        except Unreadable:
+            return True
+        return bool(SECRET.search(told))
+
     def _container(self, address, name, longest, depth):
         left, right = {"tuple": "()", "list": "[]", "dict": "{}"}[name]
         if depth > _DEEPEST:
@@ -239,8 +263,7 @@ class Objects:
             members = []
             for key, value in self.entries(address, _MOST_SHOWN):
                 label = self.value(key, longest // 2, depth + 1)
-                hidden = SECRET.search(label.strip("'\""))
-                members.append(f"{label}: {MASKED if hidden else self.value(value, longest // 2, depth + 1)}")
+                members.append(f"{label}: {MASKED if self._is_secret(key) else self.value(value, longest // 2, depth + 1)}")
         else:
             size = self.word(address + 16)
             if name == "tuple":
@@ -250,11 +273,22 @@ class Objects:
                 count = min(size, _MOST_SHOWN)
                 found = struct.unpack(f"<{count}Q", self._read(start, 8 * count)) if count else ()
             members = [self.value(each, longest // 2, depth + 1) for each in found]
+            if size == 2 and self._is_secret(found[0]):             # a header, an item of a dict
+                members[1] = MASKED
         if size > 1 << 48:
             raise Unreadable(f"no {name} at {address:#x}")
-        more = f", and {size - len(members):,} more" if size > len(members) else ""
+        more = [f"and {size - len(members):,} more"] if size > len(members) else []
         tail = "," if name == "tuple" and size == 1 else ""
-        return f"{left}{', '.join(members)}{tail}{more}{right}"
+        return f"{left}{', '.join(members + more)}{tail}{right}"
+
+
+def _quoted(told, cut, longest, quote):
+    """A text in quotes, of about `longest` letters, with what is told to be a secret in it masked.  cut: it goes on."""
+    if cut:
+        told = _URL_CUT.sub(r"\1***", told)
+    for pattern, shown in _IN_TEXT:
+        told = pattern.sub(shown, told)
+    return quote(told[:longest]) + ("..." if cut or len(told) > longest else "")
 
 
 def shown_value(objects, name, address):

@@ -20,13 +20,14 @@ Layout = namedtuple("Layout", (
     "gil_holder", "gil_locked",         # in a gil
     "thread_next", "thread_interp", "thread_ident", "thread_native",    # native from 3.11
     "thread_frame", "cframe_frame",     # where the innermost frame is; in 3.11 and 3.12 by way of a cframe
+    "thread_depth",                     # in 3.10: a pointer into its C stack; later that comes with the frames
     "thread_chunk",                     # its data stack, from 3.11; the top of it is in the word behind
     "frame_size", "frame_back", "frame_code", "frame_instruction", "frame_live", "frame_owner", "frame_stack",
     "frame_entry", "frame_locals",
     "code_size", "code_file", "code_name", "code_qualname", "code_first_line", "code_lines", "code_flags",
     "code_varnames", "code_cells", "code_start", "code_room", "code_nlocals",
     "type_name", "type_flags", "type_keys",
-    "ascii_size", "compact_size", "tuple_items", "thread_size"))
+    "ascii_size", "compact_size", "tuple_items"))
 Layout.__doc__ = """Offsets in bytes; None where a version has none of it.  frame_live: a byte, 1 while it runs (3.10: 0, or 2 while it
 raises).  frame_stack: the depth of the frame's own stack (an int, -1 while it runs or is in C; from 3.14 a pointer, NULL
 while it runs).  frame_entry: a byte, 1 when C called it (3.11; later a shim lies between).  code_lines: co_lnotab or co_linetable.  code_varnames: co_varnames or
@@ -51,6 +52,7 @@ _ROWS = {
     "thread_native": (None, None, None, 160, 144),
     "thread_frame": (24, 24, 24, 56, 56),
     "cframe_frame": (None, None, None, 8, 0),
+    "thread_depth": (None, None, 48, None, None),
     "thread_chunk": (None, None, None, 296, 232),
     "frame_size": (120, 120, 112, 72, 72),
     "frame_back": (24, 24, 24, 48, 8),
@@ -79,7 +81,6 @@ _ROWS = {
     "ascii_size": (48, 48, 48, 48, 40),
     "compact_size": (72, 72, 72, 72, 56),
     "tuple_items": (24, 24, 24, 24, 24),
-    "thread_size": (192, 192, 192, 320, 256),
 }
 LAYOUTS = {(3, minor): Layout(version=(3, minor), **{name: row[minor - 8] for name, row in _ROWS.items()})
            for minor in range(8, 13)}
@@ -143,8 +144,15 @@ _DEBUG = {
         bytes: size ob_size ob_sval
         unicode: size state length asciiobject_size compactunicodeobject_size""",
 }
+# what objects.py takes for granted, since no version has had it otherwise
+_GIVEN = {"object.ob_type": 8, "tuple.ob_size": 16, "list.ob_size": 16, "list.ob_item": 24, "dict.ma_keys": 32,
+          "dict.ma_values": 40, "float.ob_fval": 16, "long.lv_tag": 16, "long.ob_digit": 24, "bytes.ob_size": 16,
+          "bytes.ob_sval": 32, "unicode.length": 16, "unicode.state": 32}
 _LARGEST_STRUCT = {"interp": 1 << 20}   # an interpreter's state is a few hundred kilobytes, all others are small
 _LARGEST = 8192
+_IN_FRAME = ("frame_back", "frame_code", "frame_instruction", "frame_stack")
+_IN_CODE = ("code_file", "code_name", "code_qualname", "code_lines", "code_varnames", "code_first_line", "code_flags",
+            "code_room")
 DEBUG_SIZE = 1024                       # what is read of it: more than the longest table
 
 
@@ -166,6 +174,9 @@ def read_debug(data, version):
     """
     names = _names(version)
     values = dict(zip(names, struct.unpack_from(f"<{len(names)}Q", data, 24)))
+    for name, given in _GIVEN.items():
+        if values[name] != given:
+            raise TelError(_senseless(version, f"{name} = {values[name]}"))
     for name, value in values.items():
         part, _, member = name.partition(".")
         if part in ("exception", "runtime") and member != "interpreters_head":
@@ -173,8 +184,12 @@ def read_debug(data, version):
         most = _LARGEST_STRUCT.get(part, _LARGEST if part != "runtime" else 1 << 20)
         within = min(values.get(f"{part}.size", most), most)
         if value > most or (member != "size" and value >= max(within, 1) and part not in ("bytes", "tuple", "frame")):
-            raise TelError(f"the offsets that this Python {version[0]}.{version[1]} tells make no sense ({name} = {value})")
+            raise TelError(_senseless(version, f"{name} = {value}"))
     return values
+
+
+def _senseless(version, what):
+    return f"the offsets that this Python {version[0]}.{version[1]} tells make no sense ({what})"
 
 
 def from_debug(data, version):
@@ -184,15 +199,15 @@ def from_debug(data, version):
     largest = max(told[f"thread.{name}"] for name in ("next", "interp", "current_frame", "thread_id", "native_thread_id",
                                                       "datastack_chunk"))
     if told["frame.size"] > 512 or told["code.size"] > 1024 or largest > 4096:
-        raise TelError(f"the offsets that this Python {version[0]}.{version[1]} tells make no sense (a frame of "
-                       f"{told['frame.size']} bytes, a code object of {told['code.size']})")
-    return Layout(
+        raise TelError(_senseless(version, f"a frame of {told['frame.size']} bytes, a code object of {told['code.size']}"))
+    layout = Layout(
         version=version, interpreters_head=told["runtime.interpreters_head"], gil_of_runtime=None,
         interp_next=told["interp.next"], interp_id=told["interp.id"], interp_threads=told["interp.threads_head"],
         interp_modules=told["interp.imports_modules"], interp_gil=told["interp.ceval_gil"],
         gil_holder=told["interp.gil_runtime_state_holder"] - gil, gil_locked=told["interp.gil_runtime_state_locked"] - gil,
         thread_next=told["thread.next"], thread_interp=told["thread.interp"], thread_ident=told["thread.thread_id"],
         thread_native=told["thread.native_thread_id"], thread_frame=told["thread.current_frame"], cframe_frame=None,
+        thread_depth=None,
         thread_chunk=told["thread.datastack_chunk"],
         frame_size=told["frame.localsplus"], frame_back=told["frame.previous"], frame_code=told["frame.executable"],
         frame_instruction=told["frame.instr_ptr"], frame_live=None, frame_owner=told["frame.owner"], frame_entry=None,
@@ -204,4 +219,16 @@ def from_debug(data, version):
         code_room=76, code_nlocals=None,
         type_name=told["type.tp_name"], type_flags=told["type.tp_flags"], type_keys=told.get("heaptype.ht_cached_keys", 880),
         ascii_size=told["unicode.asciiobject_size"], compact_size=told["unicode.asciiobject_size"] + 16,
-        tuple_items=told["tuple.ob_item"], thread_size=largest + 24)
+        tuple_items=told["tuple.ob_item"])
+    _check(layout)
+    return layout
+
+
+def _check(layout):
+    """Raises TelError when a member does not lie in what is read of its struct."""
+    for name, size in (*((name, layout.frame_size - 8) for name in _IN_FRAME), ("frame_owner", layout.frame_size - 1),
+                       *((name, layout.code_size - 8) for name in _IN_CODE)):
+        if not 0 <= getattr(layout, name) <= size:
+            raise TelError(_senseless(layout.version, f"{name} = {getattr(layout, name)}"))
+    if not 40 <= layout.ascii_size <= 64 or not 0 <= layout.gil_holder <= 4096 or not 0 <= layout.gil_locked <= 4096:
+        raise TelError(_senseless(layout.version, "a text's head, or a GIL"))

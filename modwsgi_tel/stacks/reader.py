@@ -7,7 +7,7 @@ from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import threads as kernel
 from modwsgi_tel.proc.access import explain
 from modwsgi_tel.stacks.compare import idle
-from modwsgi_tel.stacks.memory import ProcessMemory, Unreadable
+from modwsgi_tel.stacks.memory import Limited, ProcessMemory, Unreadable
 from modwsgi_tel.stacks.model import MOVING, WAITING, Request, Stacks, ThreadStack
 from modwsgi_tel.stacks.objects import Objects, shown_value
 from modwsgi_tel.stacks.runtime import locate
@@ -15,6 +15,7 @@ from modwsgi_tel.stacks.walker import Walker
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NAMES_FOR = 50                         # looks: then the names of threads are read anew
+_NAME_TRIES = 5
 _MOST_NAMES = 4096
 _LONGEST_NAME = 100
 _TID_IN_PTHREAD = (720, 208)            # struct pthread.tid of glibc on x86-64, and of others; else it is looked for
@@ -35,6 +36,7 @@ class Looker:
 
     def __init__(self, memory, runtime):
         self.runtime = runtime
+        self._memory = memory = Limited(memory)
         self._read = memory.read
         self.objects = Objects(memory, runtime.layout)
         self.walker = Walker(memory, runtime, self.objects)
@@ -48,6 +50,7 @@ class Looker:
         these a context in which that thread stands still, if it can be; for the one with the GIL.  Raises Unreadable where there is no Python any more.
         """
         walker = self.walker
+        self._memory.anew()
         walker.new_look()
         interpreters = walker.interpreters()
         states, problem = walker.threads(interpreters)
@@ -56,12 +59,33 @@ class Looker:
         for state in sorted(states, key=lambda each: not each.owns_gil):     # first the one that may move any moment
             threads.setdefault(state.ident or state.address, []).append(
                 (state, *(self._stopped(state, natives, stop) if state.owns_gil and stop else walker.stack(state))))
+        self._sorted_out(threads)
         self._name(interpreters, states)
-        order = {state.ident or state.address: place for place, state in enumerate(states)}
+        order = {key: place for place, state in enumerate(states) for key in (state.ident, state.address)}
         found = [(natives.get(parts[0][0].ident), self._merged(parts, values, requests))
                  for _, parts in sorted(threads.items(), key=lambda item: -order[item[0]])]
         self._looks += 1
         return found, [each.id for each in interpreters], problem
+
+    def _sorted_out(self, threads):
+        """Takes out of a thread's parts those that another one runs.
+
+        Up to 3.12 a sub-interpreter's thread state that Python made itself (_xxsubinterpreters; not mod_wsgi's) has the
+        ident of the thread that made it, whoever runs it.  glibc has what an ident points to at the upper end of its stack.
+        """
+        for key, parts in list(threads.items()):
+            live = [part for part in parts if part[1] or part[2]]
+            for part in live if len(live) > 1 and self.runtime.layout.version < (3, 13) else ():
+                state, _, _, raw = part
+                depth = raw.depth if raw is not None else 0
+                runs = min((ident for ident in threads if ident >= depth), default=key) if depth else 0
+                if runs == key or (not depth and state.interpreter == min(each[0].interpreter for each in live)):
+                    continue
+                parts.remove(part)
+                if depth:
+                    threads[runs].append(part)
+                else:                   # up to 3.9 nothing tells
+                    threads[state.address] = [(state._replace(ident=0), *part[1:])]
 
     def _stopped(self, state, natives, stop):
         tid = natives.get(state.ident)
@@ -112,10 +136,12 @@ class Looker:
         self._named = keys
         self._names = {}
         for interpreter in interpreters:
-            try:
-                self._names_of(interpreter)
-            except (Unreadable, struct.error):
-                pass                    # threading is not imported there, or is just changing what it knows
+            for _ in range(_NAME_TRIES):
+                try:
+                    self._names_of(interpreter)
+                    break
+                except (Unreadable, struct.error):
+                    continue            # threading, or what it is looked for in, is just changing
 
     def _names_of(self, interpreter):
         objects = self.objects
@@ -207,7 +233,7 @@ class Reader:
             raise TelError(explain(pid, error)) from None
         try:
             maps, program = self._memory.maps(), self._memory.executable()
-            runtime = locate(self._memory, maps, program, lambda: open(f"/proc/{pid}/exe", "rb"))
+            runtime = locate(Limited(self._memory), maps, program, lambda: open(f"/proc/{pid}/exe", "rb"))
             self._looker = Looker(self._memory, runtime)
             self.command = kernel.command(pid)
             self._inner_pid = kernel.inner_pid(pid)
@@ -236,7 +262,7 @@ class Reader:
                 values, requests, tids, stopper and (lambda native: stopper.stopped(self._outer.get(native, native))))
         except Unreadable as error:
             raise TelError(self._gone() or f"process {self.pid}: {error}; it may be starting or ending") from None
-        if any(thread.problem for _, thread in found) or not found:
+        if problem or any(thread.problem for _, thread in found) or not found:
             gone = self._gone()         # what was read then was no longer its memory
             if gone:
                 raise TelError(gone)
@@ -250,6 +276,8 @@ class Reader:
 
     def _tids(self):
         """The thread ids in the process's own namespace."""
+        if self._inner_pid is None:
+            return kernel.tids(self.pid)
         tasks = kernel.threads(self.pid)
         self._outer = {task.inner_tid: tid for tid, task in tasks.items()}
         return set(self._outer)

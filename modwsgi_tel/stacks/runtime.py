@@ -109,8 +109,8 @@ def _without_symbols(memory, maps, executable, open_executable):
             if "_PyRuntime" in told:
                 return _runtime(memory, module.bias + told["_PyRuntime"],
                                 lambda name: module.bias + told[name] if name in told else None, executable)
-        except (OSError, Unreadable, StopIteration, struct.error):
-            pass
+        except (OSError, Unreadable, StopIteration, struct.error, OverflowError, ValueError):
+            pass                        # no such table, or one that leads out of the file
     scanned, before = 0, None
     for each in maps:
         # the data of a file, or what lies right behind it: its .bss

@@ -79,7 +79,7 @@ class Stopper:
         """
         self.tend()
         # what a process's memory says of its threads may be another's
-        if tid in self._held or not os.path.exists(f"/proc/{self._pid}/task/{tid}"):
+        if self._held or not os.path.exists(f"/proc/{self._pid}/task/{tid}"):
             return False
         try:
             self._masked = True         # before it is: the call itself may raise what is pending
@@ -116,9 +116,10 @@ class Stopper:
     def close(self):
         """Let all go."""
         self.tend()
-        for tid in list(self._held):
-            self._await(tid)
-            self.release(tid)
+        for tid in [*self._held, self._pid]:        # the last one in case of an exec() meanwhile
+            if tid in self._held:
+                self._await(tid)
+                self.release(tid)
 
     def _seize(self, tid):
         """None, or the OSError; ProcessLookupError for a thread that has ended."""
@@ -155,10 +156,10 @@ class Stopper:
         try:
             found, status = os.waitpid(tid, WALL | os.WNOHANG)
         except ChildProcessError:
-            # an exec(): it has ended, or has called that itself and has the process's id now
+            # an exec(): the thread has ended, or it is the one that called, and has its process's id now
             self._held.pop(tid, None)
-            if tid != self._pid:
-                self._held.setdefault(self._pid, None)
+            if tid != self._pid and self._ptrace(INTERRUPT, self._pid) is None:
+                self._held[self._pid] = None
                 self._look(self._pid)
             return
         if found and os.WIFSTOPPED(status):

@@ -15,6 +15,7 @@ MOST_INTERPRETERS = 1024
 MOST_THREADS = 4096
 MOST_FRAMES = 20000
 _TRIES = 60                             # of a thread that moves: each takes some ten microseconds
+_CODE_TRIES = 3                         # of a thread whose frames agree but whose code does not
 _HEAP_TRIES = 30                        # of its innermost frames, for each of these
 _SLACK = 1024                           # of a data stack, behind where it ended a moment ago
 _LONGEST_CHUNK = 1 << 20
@@ -31,18 +32,22 @@ its own namespace, or None before 3.11.  owns_gil: whether it holds the GIL that
 Interpreter = namedtuple("Interpreter", "address id gil")
 Raw = namedtuple("Raw", "frames depth rooted")
 Raw.__doc__ = """frames: ((address, code, instruction, owner), ...), innermost first, without shims.
-depth: where the innermost lies on the C stack, or 0: the smaller, the further in.  rooted: whether the outermost is where
-a thread's first frame always is."""
+depth: where the innermost lies on the C stack, or 0: the smaller, the further in.  rooted: whether the first frame of its
+data stack is among them, so that nothing is missing further out."""
 
 
 class Code:
     """What is known of a code object, with what was read to know it: the next look reads that again and compares."""
 
-    __slots__ = ("words", "held", "function", "file", "first", "table", "start", "names", "flags", "size", "room")
+    __slots__ = ("words", "held", "function", "file", "first", "table", "start", "names", "size", "room")
 
 
 class Cut(Exception):
     """A stack that ends where it should not; the text says why."""
+
+
+class Endless(Cut):
+    """A chain in a circle, or one that is too long."""
 
 
 class Moved(Cut):
@@ -52,31 +57,30 @@ class Moved(Cut):
 class Walker:
     """Reads the interpreters, threads and stacks of one process.
 
-    memory: `read(address, size)`, which raises Unreadable.  objects: objects.Objects of the same.
+    memory: memory.Limited.  objects: objects.Objects of the same.
     """
 
     def __init__(self, memory, runtime, objects):
-        self._read = memory.read
+        self._read, self._takes = memory.read, memory.takes
         self._runtime = runtime
         self._layout = layout = runtime.layout
         self._objects = objects
         self._codes = {}
         self._fresh = {}                # codes that this look has compared or read: {address: Code}
-        self._texts = {}                # text that this look has read: {address: text}
+        self._checked = {}              # those that were compared or read for this thread
+        self._texts = {}                # text that was read for this thread: {address: text}
+        self._made = False              # whether a code of this thread is new
         self._structs = layout.version >= (3, 11)
         self._mask = ~3 if layout.version >= (3, 14) else ~0
         self._decode = lines.decoder(layout.version)
         self._frame_type = None
-        size = layout.frame_size
-        self._frame_size = size
-        self._code_word = struct.Struct("<Q")
+        self._frame_size = layout.frame_size
         if self._structs:
             self._head_size = max(layout.thread_chunk + 16, layout.thread_frame + 8)
 
     def new_look(self):
         """Forget what was known of this moment only."""
         self._fresh.clear()
-        self._texts.clear()
         self._objects.forget()
         if len(self._codes) > _MOST_CODES:
             self._codes.clear()
@@ -133,29 +137,40 @@ class Walker:
 
     def stack(self, state):
         """(frames, problem, raw) of a thread: Frames innermost first, None or MOVING or "cut: why", the Raw."""
-        try:
-            raw = self._settled(state)
-            if raw is None:
-                return (), MOVING, None
-            return self._frames(raw, state.interpreter), None, raw
-        except (Cut, Unreadable) as error:
-            return (), f"cut: {error}", None
+        before = None
+        for _ in range(_CODE_TRIES):
+            raw, self._made = None, False
+            self._checked.clear()
+            self._texts.clear()
+            try:
+                raw = self._settled(state)
+                if raw is None:
+                    break
+                frames = self._frames(raw, state.interpreter)
+                if not self._made or self.still(state, raw):
+                    return frames, None, raw
+            except (Cut, Unreadable) as error:
+                if raw is None or raw == before:
+                    return (), f"cut: {error}", None
+                before = raw
+        return (), MOVING, None
 
     def _settled(self, state):
         """The Raw of one moment, or None when there is none to be had.  Raises Cut when all tries end the same way."""
         once = self._once_struct if self._structs else self._once_heap
-        ends, plan, doubted = set(), [0, 0, ()], None
+        ends, plan = set(), [0, 0, (), None, False]
         for _ in range(_TRIES):
             try:
                 raw = once(state.address, plan)
             except Moved:
                 ends.add(None)
             except (Unreadable, Cut) as error:
+                if plan[4] and isinstance(error, Endless):
+                    raise               # that takes long
                 ends.add(str(error))
             else:
-                if raw is not None and (raw.rooted or (doubted is not None and _agree(raw.frames, doubted.frames))):
+                if raw is not None and raw.rooted:
                     return raw
-                doubted = raw or doubted
                 ends.add(None)
         if len(ends) > 1 or None in ends:
             return None                 # another end each time: it runs
@@ -168,11 +183,13 @@ class Walker:
 
         One read of the data stack is of one moment, or nearly; what is known from before may be of another.  So where the
         innermost frame has ended, or has called another meanwhile, the one that runs is looked for in the same bytes.
-        plan: [address of the data stack, bytes of it, addresses of frames elsewhere], as the try before saw them: with
-        these, all reads are done one right after the other, and only then looked at.
+        plan: [address of the data stack, bytes of it, addresses of frames elsewhere, all that was read, whether that was the
+        same as before], as the try before saw them: with these, all reads are done one right after the other, and only then
+        looked at.  Where all is the same as then, the thread stands still, maybe in the middle of a call or a return, in
+        which its frames look as if it ran.
         """
         layout, read, size = self._layout, self._read, self._frame_size
-        chunk, length, apart = plan
+        chunk, length, apart, before, plan[4] = *plan[:4], False
         head = read(address, self._head_size)
         region = read(chunk, length) if length else b""
         try:
@@ -180,7 +197,7 @@ class Walker:
             second = read(chunk, length) if apart and length else region
             later = {each: read(each, size) for each in apart}
         except Unreadable:
-            plan[2] = ()
+            plan[2:] = (), None, False
             raise Moved from None
         now, end = struct.unpack_from("<QQ", head, layout.thread_chunk)
         needed = min(max(end - now, 0), _LONGEST_CHUNK) if now else 0
@@ -195,14 +212,17 @@ class Walker:
                 except Unreadable:
                     plan[1] = needed    # it ends where its memory does
             return self._once_struct(address, plan) if not length or now != chunk else None
-        innermost = self._running(innermost, chunk, region)
-        raw, missing = self._chain(innermost, chunk, region, depth, held)
+        plan[3] = innermost, head, region, held
+        still = plan[4] = plan[3] == before
+        if not still:
+            innermost = self._running(innermost, chunk, region)
+        raw, missing = self._chain(innermost, chunk, region, end, depth, held, still)
         plan[2] = missing
         if any(each not in held for each in missing):
             raise Moved                 # it is read together with the others, at the next try
         if missing:
             # generators lie elsewhere: all must have been as it was before and after they were read
-            again, _ = self._chain(raw.frames[0][0], chunk, second, depth, later)
+            again, _ = self._chain(raw.frames[0][0], chunk, second, end, depth, later, still)
             return raw if _agree(raw.frames, again.frames) else None
         return raw
 
@@ -239,10 +259,11 @@ class Walker:
             return found, 0
         return self._objects.word(found + self._layout.cframe_frame), found
 
-    def _chain(self, address, chunk, region, depth, held):
+    def _chain(self, address, chunk, region, end, depth, held, still):
         """(Raw, addresses of the generators' frames in it), from the innermost on.
 
-        held: {address: bytes} of frames that lie elsewhere; any other is read now.  Raises Cut for what cannot be a stack.
+        end: where the data stack ends.  held: {address: bytes} of frames that lie elsewhere; any other is read now.  still:
+        whether it stands still.  Raises Cut for what cannot be a stack.
         """
         layout, size, mask = self._layout, self._frame_size, self._mask
         unpack, depth_of = struct.Struct("<Q").unpack_from, struct.Struct("<i").unpack_from
@@ -252,10 +273,10 @@ class Walker:
         older = [(chunk, region)]
         found, seen, apart = [], set(), []
         last = len(region) - size
-        owner, through_c, innermost, outermost = _SHIM, True, True, 0
+        owner, through_c, innermost = _SHIM, True, True
         while address:
             if address in seen or len(seen) > MOST_FRAMES:
-                raise Cut("its frames go in a circle, or have no end")
+                raise Endless("its frames go in a circle, or have no end")
             seen.add(address)
             at = address - chunk
             if 0 <= at <= last:
@@ -273,13 +294,12 @@ class Walker:
                 code = unpack(data, at + code_at)[0] & mask
                 if pointers:
                     # a frame that has ended holds no code; one that runs Python code itself holds no stack
-                    if not code or not (innermost or unpack(data, at + stack_at)[0]):
+                    if not code or not (still or innermost or unpack(data, at + stack_at)[0]):
                         raise Moved
-                elif (depth_of(data, at + stack_at)[0] == -1) is not through_c:
+                elif not still and (depth_of(data, at + stack_at)[0] == -1) is not through_c:
                     raise Moved
                 innermost = False
                 through_c = entry_at is not None and data[at + entry_at] == 1
-                outermost = address
                 found.append((address, code, unpack(data, at + instruction_at)[0], owner))
             elif owner > 8:
                 raise Cut(f"no frame at {address:#x}")
@@ -289,14 +309,15 @@ class Walker:
                     depth = address
             address, = unpack(data, at + back_at)
         if owner < _SHIM and (layout.version >= (3, 12) or not through_c):
-            raise Cut("its outermost frame is nowhere")
+            raise Moved                 # the frame of a generator that is just coming or going
         start, data = older[-1]
-        rooted = bool(data) and outermost == start + _FIRST_FRAME and not unpack(data, 0)[0]
+        first = start + _FIRST_FRAME
+        rooted = not data or (not unpack(data, 0)[0] and (first in seen or (start == chunk and end == first)))
         return Raw(tuple(found), depth, rooted), tuple(apart)
 
     def _elsewhere(self, address, older):
         """(bytes, place) of a frame in an older part of the data stack, which `older` grows by; (None, 0) elsewhere."""
-        for start, data in older[1:]:
+        for start, data in (older[-1], *older[1:-1]) if len(older) > 1 else ():
             if 0 <= address - start <= len(data) - self._frame_size:
                 return data, address - start
         while len(older) < _MOST_CHUNKS:
@@ -320,17 +341,27 @@ class Walker:
         word = self._objects.word
         chain = self._heap_chain(word(top), {}, ())
         places = {frame[0]: place for place, frame in enumerate(chain)}
+        depth = word(address + self._layout.thread_depth) if self._layout.thread_depth is not None else 0
         for _ in range(_HEAP_TRIES):
-            # what lies further out is as it was a moment ago: only what is inside of that is read, and read again
+            # what lies further out is as it was a moment ago: only what is inside of that is read, and read again; then the rest
             try:
                 inner = self._heap_chain(word(top), places, chain)
-                if not inner or all(_agree(inner, self._heap_chain(inner[0][0], places, chain)) for _ in range(2)):
-                    return Raw(inner, 0, True)
+                if not inner or (_agree(inner, self._heap_chain(inner[0][0], places, chain))
+                                 and _agree(inner, self._heap_chain(inner[0][0], {}, ())) and self._is_of(word(top), inner)):
+                    return Raw(inner, depth, True)
             except (Unreadable, Cut):
                 continue
             chain = inner
             places = {frame[0]: place for place, frame in enumerate(chain)}
         return None
+
+    def _is_of(self, address, frames):
+        """Whether frames are of the thread whose innermost frame is at an address: each code object has one frame that is
+        used anew, by any thread, and may be another's by now."""
+        if address == frames[0][0]:
+            return True
+        now = self._heap_chain(address, {frame[0]: place for place, frame in enumerate(frames)}, frames)
+        return bool(now) and now[-1][:2] == frames[-1][:2]
 
     def _heap_chain(self, address, known, tail):
         """The frames from an address on; from where they are as `tail` has them, those."""
@@ -342,7 +373,7 @@ class Walker:
         found, seen = [], set()
         while address:
             if address in seen or len(seen) > MOST_FRAMES:
-                raise Cut("its frames go in a circle, or have no end")
+                raise Endless("its frames go in a circle, or have no end")
             seen.add(address)
             data = read(address, size)
             kind, = unpack(data, 8)
@@ -353,10 +384,10 @@ class Walker:
             instruction, = struct.unpack_from("<i", data, instruction_at)
             frame = (address, unpack(data, code_at)[0], instruction, 0)
             place = known.get(address)
-            if place is not None and place and tail[place] == frame:
+            address, = unpack(data, back_at)
+            if place and tail[place] == frame and address == (tail[place + 1][0] if place + 1 < len(tail) else 0):
                 return tuple(found) + tail[place:]      # from here on out it is as it was
             found.append(frame)
-            address, = unpack(data, back_at)
         return tuple(found)
 
     def _learn_frame(self, address, kind):
@@ -378,9 +409,9 @@ class Walker:
         """The Frames of a Raw; None when a code object in it was not there to be read, so that the stack has moved on."""
         found = []
         for _, address, instruction, _ in raw.frames:
-            code = self._fresh.get(address)
+            code = self._checked.get(address)
             if code is None:
-                code = self._fresh[address] = self._code(address)
+                code = self._checked[address] = self._fresh[address] = self._code(address)
             found.append(Frame(code.function, code.file, self._line(code, instruction), interpreter))
         return tuple(found)
 
@@ -391,22 +422,22 @@ class Walker:
             at = instruction - code.start
             if not -2 <= at <= code.size:
                 raise Cut(f"an instruction that is none of {code.function}")
-        return lines.line_at(code.table, at, code.first)
+        line = lines.line_at(code.table, at, code.first)
+        return line if line is not None and line > 0 else None
 
     def _code(self, address):
-        """The Code at an address: what is remembered, when all that it was made of is still the same; else read."""
+        """The Code at an address: what is remembered, when all that it was made of is still the same; else read.
+
+        Other threads run meanwhile: what was compared for one of them may be another's code by now.
+        """
         layout = self._layout
         data = self._read(address, layout.code_size)
-        unpack = struct.Struct("<Q").unpack_from
-        kind, = unpack(data, 8)
-        size, = unpack(data, 16)
-        names = [unpack(data, layout.code_file)[0], unpack(data, layout.code_qualname or layout.code_name)[0]]
-        table, = unpack(data, layout.code_lines)
-        first, flags = struct.unpack_from("<i", data, layout.code_first_line)[0], struct.unpack_from("<I", data,
-                                                                                                 layout.code_flags)[0]
-        words = (kind, size, *names, table, first, flags, unpack(data, layout.code_varnames)[0])
+        words = self._words(data)
+        _, size, file, name, table, first, *_ = words
         code = self._codes.get(address)
-        texts = [self._text(each) for each in names]
+        if code is not None and code.words == words and self._fresh.get(address) is code:
+            return code
+        texts = [self._text(file), self._text(name)]
         if code is not None and code.words == words and [code.file, code.function] == texts:
             if self._read(table + 32, len(code.held)) == code.held:
                 return code
@@ -418,15 +449,27 @@ class Walker:
         code.words = words
         code.file, code.function = texts
         code.held = self._objects.raw_bytes(table, lines.LONGEST)
-        code.first, code.flags = first, flags
+        code.first = first
+        self._takes(len(code.held) >> 2)
         code.table = self._decode(code.held, first)
         code.start = None if layout.code_start is None else address + layout.code_start
         code.size = 2 * size
         room, = struct.unpack_from("<i", data, layout.code_room) if self._structs else (0,)
         code.room = room + 9 + struct.unpack_from("<i", data, layout.code_nlocals)[0] if layout.version == (3, 11) else room
         code.names = None
+        if self._words(self._read(address, layout.code_size)) != words:
+            raise Unreadable(f"no code at {address:#x} any more")
+        self._made = True
         self._codes[address] = code
         return code
+
+    def _words(self, data):
+        """What tells one code object from another: its type, size, file, name, table, first line, flags, names of variables."""
+        layout, unpack = self._layout, struct.Struct("<Q").unpack_from
+        return (unpack(data, 8)[0], unpack(data, 16)[0] if self._structs else 0,     # in words of its instructions, which lie behind
+                unpack(data, layout.code_file)[0], unpack(data, layout.code_qualname or layout.code_name)[0],
+                unpack(data, layout.code_lines)[0], struct.unpack_from("<i", data, layout.code_first_line)[0],
+                struct.unpack_from("<I", data, layout.code_flags)[0], unpack(data, layout.code_varnames)[0])
 
     def _text(self, address):
         found = self._texts.get(address)
@@ -441,16 +484,17 @@ class Walker:
         address, code, _, _ = raw_frame
         layout, known = self._layout, self._fresh[code]
         if known.names is None:
-            known.names = []
+            names = []
             for place in (layout.code_varnames, *layout.code_cells):
                 held = self._objects.word(code + place)
                 if not self._objects.is_a(held, "tuple"):
                     raise Unreadable("no names of variables")
-                known.names += [self._objects.string(each, 256) for each in self._objects.items(held, 256)[0]]
+                names += [self._objects.string(each, 256) for each in self._objects.items(held, 256)[0]]
+            known.names = names
         count = len(known.names)
         data = self._read(address + layout.frame_locals, 8 * count) if count else b""
         return [(name, value) for name, value in zip(known.names, struct.unpack(f"<{count}Q", data))
-                if value & self._mask if value != 1]
+                if value & self._mask or (self._objects.tagged and value & 2)]          # from 3.14 NULL and small numbers have tags
 
 
 def _agree(first, second):

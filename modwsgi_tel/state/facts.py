@@ -39,9 +39,9 @@ SLOW_READ_LEAST = 4                     # of one group all the same
 AGE_MOST_S = 30 * 86400.0               # a longer duration is nonsense
 RSS_MOST = 1 << 50
 
-Silent = namedtuple("Silent", "process pid silent_s since inside alive")
+Silent = namedtuple("Silent", "process pid silent_s since inside alive held", defaults=("",))
 Silent.__doc__ = """A process that fell silent: its id and pid, for how long (monotonic), since when (wall), requests
-inside, and what /proc says (True, or None when it cannot say)."""
+inside, what /proc says (True, or None when it cannot say), and where it is held by its stacks (see taken.holder), or ""."""
 
 Stopping = namedtuple("Stopping", "process pid seconds since reason")
 Stopping.__doc__ = "A process that said it stops and still goes on, `seconds` later."
@@ -81,7 +81,7 @@ def facts(fleet, groups, now, wall):
     stops, vanished = _events(fleet.events, wall)
     most = max(SLOW_READ_LEAST, SLOW_READ // max(1, len(held)))
     out = [_group(group, rows[group.name], len(hosts) > 1, stops.get(group.name, {}),
-                  vanished.get(group.name, ()), most, now, wall) for group in held]
+                  vanished.get(group.name, ()), fleet.taken, most, now, wall) for group in held]
     return {"processes": sum(group["processes"] for group in out),
             "reporting": sum(group["reporting"] for group in out),
             "silent": sum(len(group["silent"]) for group in out),
@@ -100,7 +100,7 @@ def _lives(fleet, now):
             "heard_s": None if heard is None else max(0.0, now - heard)}
 
 
-def _group(group, row, many_hosts, stops, vanished, most, now, wall):
+def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
     serves = set(row["roles"]) != {"apache-child"}
     processes = reporting = taking = full = 0
     silent, stopping, rss, slow = [], [], [], []
@@ -123,7 +123,7 @@ def _group(group, row, many_hosts, stops, vanished, most, now, wall):
             if 0 < memory < RSS_MOST:
                 rss.append(Rss(process.id, process.pid, memory, now - process.first_now))
         if life == SILENT:
-            silent.append(_silent(process, now))
+            silent.append(_silent(process, taken.get(process.id), now))
         elif life == STOPPING and (fresh or alive(process)):
             stopping.append(_stopping(process, wall))
         if process.slow_active and process.silent_now is None:
@@ -141,9 +141,10 @@ def _group(group, row, many_hosts, stops, vanished, most, now, wall):
             "rss": rss}
 
 
-def _silent(process, now):
+def _silent(process, take, now):
+    held = take.held if take is not None and take.now >= process.last_now else ""
     return Silent(process.id, process.pid, max(0.0, now - process.last_now), process.last_wall, _inside(process),
-                  alive(process))
+                  alive(process), held)
 
 
 def _stopping(process, wall):

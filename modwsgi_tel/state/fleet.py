@@ -20,6 +20,7 @@ from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, R
 from modwsgi_tel.state.series import Series
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
+from modwsgi_tel.state.taken import Taken
 from modwsgi_tel.state.window import COUNTERS, SLOT_S, SLOW_COMPLETED, SUMS, GroupWindows
 from modwsgi_tel.wire.buckets import merge
 from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
@@ -77,6 +78,8 @@ class Fleet:
         self.forgotten = 0                  # processes that had their time
         self.slow = SlowTable(limits.slow, limits.slow_s, limits.slow_bytes)
         self.slow_lost = 0
+        self.taken = Taken()                # stacks; off unless whoever has this reads some
+        self.troubled = []                  # processes with active slow requests, and silent ones, at the last `expire`
         self.interpreters_lost = 0          # of processes that are forgotten
         self.events = Ring(limits.events)
         self.groups = FairMap(limits.groups, keep=lambda group: group.processes)
@@ -255,8 +258,11 @@ class Fleet:
     def expire(self, now, wall):
         """Lives, silences and retentions; call it about once a second."""
         self._now = now
+        troubled = []
         for process in self._processes.values():
             process.quiet(now, wall)
+            if process.slow_active or process.silent_now is not None:
+                troubled.append(process)
             if now - process.last_now > self._kept_s(process):
                 self._processes.pop(process.id)
                 self._unlink(process, now)
@@ -267,6 +273,7 @@ class Fleet:
                     self._closed(process, slot)
                 for interpreter in process.interpreters.values():
                     interpreter.chain.expire(now, process.last_now)
+        self.troubled = troubled
         self.slow.expire(now)
 
     def _kept_s(self, process):
@@ -298,6 +305,7 @@ class Fleet:
         for request in list(process.slow_active.values()):
             request.process = None
         process.discard()
+        self.taken.forget(process.id)
         members = self._of_sender[process.who.sender_pid]
         del members[process.id]
         if not members:

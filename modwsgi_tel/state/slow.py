@@ -15,14 +15,21 @@ _READ = Wanted(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_i
 ENTRY = tuple((field.name[5:] if field.name != "slow_record_state" else "state", field.name)
               for field in BY_NAME.values() if field.name.startswith("slow_") and field.kinds == (4,))
 
-Slow = namedtuple("Slow", "key number life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram")
+Slow = namedtuple("Slow", "key number life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram stack",
+                  defaults=(None,))
 Slow.__doc__ = """A frozen slow request: `number` tells it from all others; its life is active, stale (its process goes on, but no record has come for
-`unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record."""
+`unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record; stack is a Stack or None."""
+
+Stack = namedtuple("Stack", "now wall packed has_frames")
+Stack.__doc__ = "The stack of a request, when it was taken, packed as state.taken packs, and whether it has frames."
+
+Identity = namedtuple("Identity", "key log_id thread active")
+Identity.__doc__ = "What a stack is joined by: the log id or \"\", mod_wsgi's thread number or 0, whether it still runs."
 
 
 class _Request:
     __slots__ = ("key", "number", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
-                 "ended_wall", "ended_now", "shape", "datagram")
+                 "ended_wall", "ended_now", "shape", "datagram", "stack")
 
 
 class SlowTable:
@@ -33,16 +40,19 @@ class SlowTable:
     """
 
     STALE_AFTER_S = 5.0                 # and three intervals of its process
+    STACK_BYTES = 8 << 20               # of stacks: the oldest ones go, their requests stay
 
     def __init__(self, limit, kept_s, bytes_limit):
         self.kept_s = kept_s
         self.bytes_limit = bytes_limit
         self.bytes = 0                  # of the newest records
+        self.stack_bytes = self.stacks_evicted = 0
         self.forgotten = 0
         self.seen = 0                   # requests so far
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
         self._ended = OrderedDict()     # key -> None, in order of their end
         self._running = OrderedDict()   # key -> None, in order of their newest record
+        self._stacks = OrderedDict()    # key -> None of those with a stack, in order of its time
 
     def __len__(self):
         return len(self._requests)
@@ -66,7 +76,7 @@ class SlowTable:
             request.group = process.group if process else ("", "")
             request.process_id = None
             request.first_wall = wall
-            request.datagram = b""
+            request.datagram, request.stack = b"", None
             request.life, request.ended_wall, request.ended_now = ACTIVE, None, None
             for gone in self._requests.put(key, (who.uid, key[:16]), request):
                 self._unlink(gone)
@@ -106,10 +116,38 @@ class SlowTable:
 
     def _unlink(self, request):
         self.bytes -= len(request.datagram)
+        self._drop_stack(request)
         self._ended.pop(request.key, None)
         self._running.pop(request.key, None)
         if request.process is not None:
             request.process.slow_active.pop(request.key, None)
+
+    def identity(self, key):
+        """The Identity of a request, or None when it has gone."""
+        request = self._requests.get(key)
+        if request is None:
+            return None
+        _, thread, _, log_id = request.shape.read(_READ, request.datagram)
+        return Identity(key, (log_id or b"").decode("utf-8", "replace"), thread or 0, request.life == ACTIVE)
+
+    def attach(self, key, now, wall, packed, has_frames):
+        """Keep a stack of the request of this key, in place of an older one; one without frames replaces none that has some."""
+        request = self._requests.get(key)
+        if request is None or request.stack is not None and request.stack.has_frames and not has_frames:
+            return
+        self._drop_stack(request)
+        request.stack = Stack(now, wall, packed, has_frames)
+        self._stacks[key] = None
+        self.stack_bytes += len(packed)
+        while self.stack_bytes > self.STACK_BYTES:
+            self._drop_stack(self._requests.get(next(iter(self._stacks))))
+            self.stacks_evicted += 1
+
+    def _drop_stack(self, request):
+        if request.stack is not None:
+            self.stack_bytes -= len(request.stack.packed)
+            request.stack = None
+            self._stacks.pop(request.key, None)
 
     def lose(self, process, now, wall):
         """The process is gone: its active requests never complete.  Returns how many."""
@@ -165,4 +203,4 @@ class SlowTable:
             return None
         return Slow(key, request.number, self._life(request, now), request.process_id, request.pid, request.sender_pid,
                     request.group, request.first_wall, request.last_wall, request.ended_wall,
-                    max(0.0, now - request.last_now), request.shape, request.datagram)
+                    max(0.0, now - request.last_now), request.shape, request.datagram, request.stack)

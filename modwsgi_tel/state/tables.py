@@ -225,6 +225,13 @@ def _slow_words(slow, values):
     return f"{texts} {url} {more} {status} {slow.pid} {slow.group[1]} {slow.life}".lower()
 
 
+# --- stacks -----------------------------------------------------------------------------------
+
+def stacks_page(numbers, ask):
+    """Ids of processes with stacks, in the order given, for the page that is asked for."""
+    return (yield from _page([(0, number) for number in numbers], ask))
+
+
 # --- garbage collection -----------------------------------------------------------------------
 
 _GENERATIONS = {name: Wanted(BY_NAME[f"gc_{name}{generation}"].id for generation in range(3))

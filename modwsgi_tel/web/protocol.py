@@ -20,6 +20,7 @@ from modwsgi_tel.errors import BadRequest
 REASONS = {
     100: "Continue",
     200: "OK",
+    202: "Accepted",
     204: "No Content",
     302: "Found",
     303: "See Other",
@@ -30,6 +31,7 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
     411: "Length Required",
     413: "Content Too Large",
     414: "URI Too Long",

@@ -11,7 +11,8 @@ from modwsgi_tel.state.process import LIVES
 from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
-from modwsgi_tel.web.statejson import Query, batched, encoded, slow_entry, slow_parts, state, strict, text
+from modwsgi_tel.web.statejson import (Query, batched, encoded, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
+                                        text)
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
@@ -141,7 +142,7 @@ class Site:
 
         def row(key):
             found = self.fleet.slow.freeze(key, now)
-            return None if found is None else slow_entry(found)
+            return None if found is None else slow_entry(found, now)
 
         return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, wants, ask, now), row), JSON)
 
@@ -225,11 +226,48 @@ class Site:
     def _details(self, processes, events, query, now, wall):
         yield encoded(text({"time": wall})[:-1] + ',"processes":[')
         for place, process in enumerate(processes):
-            yield encoded(("," if place else "") + text(view.process_details(process, now, wall)))
+            shown = {**view.process_details(process, now, wall), "stacks": process_stacks(self.fleet, process, now)}
+            yield encoded(("," if place else "") + strict(shown))
         yield b'],"slow_requests":['
         for part in slow_parts(self.fleet, self.fleet.slow.keys(), now, query):
             yield encoded(part)
         yield encoded('],"lifecycle_events":' + text(finite(events)) + "}\n")
+
+    def stacks(self, request, guard, _):
+        now, wall = self._clocks()
+        query, number, ask = _query(request), _whole(request.query, "id"), _ask(request.query, (), LIVES)
+        found = self._matching(self.fleet.taken.numbers(), query, number)
+
+        def row(number):
+            process = self.fleet.process(number)
+            return None if process is None else process_stacks(self.fleet, process, now)
+
+        steps = tables.stacks_page(found, ask)
+        return Response(200, _paged({"time": wall, **taken_head(self.fleet)}, "processes", steps, row), JSON)
+
+    def _matching(self, numbers, query, wanted):
+        """Those of the ids of processes that are wanted, in the same order."""
+        held = ((number, self.fleet.process(number)) for number in numbers)
+        return [number for number, process in held
+                if process is not None and wanted in (None, number) and query.wants(process)]
+
+    def stacks_ask(self, request, guard, _):
+        now, _ = self._clocks()
+        query, number, taken = _query(request), _whole(request.query, "id"), self.fleet.taken
+        if query.pid is None and number is None:
+            raise BadRequest(400, "pid=N: of which process?", close=False)
+        if taken.closed:
+            raise BadRequest(403, taken.closed, close=False)
+        found = self._matching([process.id for process in self.fleet.processes()], query, number)
+        if not found:
+            raise BadRequest(404, f"no process {query.pid if number is None else number} is known; /api/processes lists them",
+                             close=False)
+        # the newest with this pid: an older one has ended, or is of another container
+        status, said = min((taken.ask(self.fleet.process(each), now) for each in found[:-_ASKED_AT_ONCE - 1:-1]),
+                           key=lambda told: told[0])
+        if status != 202:
+            raise BadRequest(status, said, close=False, headers=(("Retry-After", "1"),) if status == 429 else ())
+        return json_response(202, {"asked": True, "wait_s": said})
 
     def histogram(self, request, guard, _):
         phase = request.query.get("phase", "request")
@@ -255,6 +293,7 @@ class Site:
                                    "python": platform.python_version()})
 
 
+_ASKED_AT_ONCE = 4                      # processes of one pid, in as many containers
 _PARTS = (*view.PARTS, "findings")
 _SELECT = ("group", "pid", "since")
 _TABLE = ("sort", "order", "offset", "limit", "search", "life")
@@ -271,6 +310,9 @@ ROUTES = (
           "the longest running request first"),
     Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id"), "slow requests; life is active, stale, completed or lost"),
     Route("POST", "/api/slow/clear", Site.slow_clear, (), "drop the slow requests that have ended"),
+    Route("GET", "/api/stacks", Site.stacks, ("group", "pid", "id", "offset", "limit"), "the last stacks of processes with slow "
+          "requests, of silent ones and of those somebody asked for, the newest first"),
+    Route("POST", "/api/stacks", Site.stacks_ask, ("pid", "id"), "take the stacks of this process now"),
     Route("GET", "/api/gc", Site.gc, ("group", "pid", "offset", "limit", "window"), "the garbage collector of each "
           "interpreter, those with the longest pauses first"),
     Route("GET", "/api/gc/events", Site.gc_events, ("process", "interpreter", "since"), "single collections of an interpreter"),

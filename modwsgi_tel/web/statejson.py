@@ -10,6 +10,7 @@ from json import JSONEncoder
 
 from modwsgi_tel.state.slow import ACTIVE, COMPLETED, ENTRY
 from modwsgi_tel.state.tables import age_s
+from modwsgi_tel.state.taken import unpacked
 from modwsgi_tel.state.view import alive, collector
 from modwsgi_tel.wire.blocks import records
 from modwsgi_tel.wire.fields import BY_NAME, GC_EVENT, GC_SNAPSHOT, TEXT, kind_name
@@ -191,7 +192,7 @@ def _events(chain, position, query, name):
             yield wall, name, datagram
 
 
-def slow_entry(slow):
+def slow_entry(slow, now):
     """{"key", "entry"} of a frozen slow request: the existing collector's names, then our own."""
     fields = {**_DEFAULTS, **slow.shape.fields(slow.datagram)}
     key = ([slow.pid, fields["slow_log_id"]] if fields["slow_log_id"] else
@@ -201,8 +202,31 @@ def slow_entry(slow):
     entry.update(life=slow.life, sender_pid=slow.sender_pid, process=slow.process_id, process_group=slow.group[1],
                  first_received=slow.first_wall, received=slow.last_wall, ended=slow.ended_wall,
                  unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None, id=slow.number,
-                 age_s=age_s(slow, fields["slow_duration"]), phase=_phase(slow, fields))
+                 age_s=age_s(slow, fields["slow_duration"]), phase=_phase(slow, fields), stack=_stack(slow.stack, now))
     return finite({"key": key, "entry": entry})
+
+
+def _stack(stack, now):
+    """The stack of a request as JSON carries it, or None."""
+    return stack and {"taken": stack.wall, "age_s": max(0.0, now - stack.now), **unpacked(stack.packed)}
+
+
+def process_stacks(fleet, process, now):
+    """The last stacks of a process as JSON carries them, or None."""
+    take = fleet.taken.get(process.id)
+    if take is None:
+        return None
+    return {**unpacked(take.packed), "pid": process.pid, "id": process.id, "sender_pid": process.who.sender_pid,
+            "hostname": process.group[0], "process_group": process.group[1], "taken": take.wall,
+            "age_s": max(0.0, now - take.now), "why": take.why}
+
+
+def taken_head(fleet):
+    """What is said of taking stacks at all."""
+    taken = fleet.taken
+    return {"stacks": taken.mode, "helper": taken.helper, "rate": taken.rate, "post": not taken.closed,
+            "counters": {**taken.counters, "evicted": taken.counters["evicted"] + fleet.slow.stacks_evicted},
+            "bytes": taken.bytes + fleet.slow.stack_bytes, "problem": taken.problem}
 
 
 def _phase(slow, fields):
@@ -220,5 +244,5 @@ def slow_parts(fleet, keys, now, query):
             yield ""                    # however few of them are wanted
         slow = fleet.slow.freeze(key, now)
         if slow is not None and query.wants_slow(slow):
-            yield comma + text(slow_entry(slow))
+            yield comma + text(slow_entry(slow, now))
             comma = ","

@@ -1,0 +1,326 @@
+"""Stacks that were taken of processes: whose turn it is, what was taken, and which stack is which request.
+
+    found = taken.next(fleet, now)          # (process, why) whose stacks should be taken now, or None
+    taken.begin(process, why, now)          # they are being taken
+    taken.add(fleet, process, why, stacks, now, wall)      # or refuse(), fail()
+
+It reads nothing itself.  A process is read when a slow request is active in it, when it has fallen
+silent, or when somebody asked; only one whose pid the kernel told and whose start /proc told.
+"""
+import json
+import zlib
+from collections import OrderedDict, namedtuple
+
+from modwsgi_tel.stacks.model import frame_json, stacks_json
+
+SLOW, SILENT, ASKED = "slow", "silent", "asked"
+AUTO, OFF = "auto", "off"
+COUNTERS = ("taken", "failed", "refused", "gone", "moving", "cut", "joined", "guessed", "evicted")
+
+AGAIN_S, AGAIN_MOST_S = 1.0, 60.0       # the same process is read again after 1 s, 2 s, 4 s ... as long as it is in trouble
+REFUSED_S, REFUSED_MOST_S = 60.0, 600.0     # who may not read is tried again after a minute, at most after ten
+ASKED_MOST = 16                         # processes that wait because somebody asked
+REQUESTS_MOST = 256                     # requests of one process that a take is joined with
+FILE_LENGTH = 60                        # in a sentence
+
+GUESSED = "guessed: one active request, one busy thread"
+
+Take = namedtuple("Take", "process_id now wall why packed held")
+Take.__doc__ = """What was taken of a process at `now`.  packed: see `unpacked`.  held: where the holder of its GIL is, or its one
+busy thread, as the end of a sentence; "" when that is not known."""
+
+Refusal = namedtuple("Refusal", "until wait_s problem")
+
+
+class _Turn:
+    """When a process is to be read again."""
+
+    __slots__ = ("last_now", "wait_s", "newest", "keys", "problem")
+
+    def __init__(self):
+        self.last_now, self.wait_s, self.newest, self.keys, self.problem = None, 0.0, 0, (), ""
+
+
+def packed(value):
+    """A JSON value as few bytes."""
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
+
+
+def unpacked(data):
+    return json.loads(zlib.decompress(data))
+
+
+class Taken:
+    """The last stacks of each process, at most `limit` and `bytes_limit`, the oldest going first.
+
+    mode: AUTO or OFF.  rate: takes a second at most.  helper: the path of the helper service's socket, or None.
+    closed: why nobody may ask, or "".  problem: why nothing can be read, or None.  wake: called when somebody asked.
+    """
+
+    def __init__(self, mode=OFF, rate=2.0, helper=None, closed="", limit=1000, bytes_limit=16 << 20):
+        self.mode, self.rate, self.helper, self.closed = mode, rate, helper, closed
+        self.limit, self.bytes_limit = limit, bytes_limit
+        self.bytes = 0
+        self.problem = None
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.wake = lambda: None
+        self._takes = OrderedDict()     # process id -> Take, the oldest first
+        self._turns = {}                # process id -> _Turn
+        self._asked = OrderedDict()     # process id -> None
+        self._refused = {}              # uid -> Refusal
+        self._users = {}                # uid -> when a process of it was read last
+
+    # --- whose turn it is -----------------------------------------------------------------
+
+    def next(self, fleet, now):
+        """(process, why) that should be read now, or None; who was asked for first, then each user in turn, and of his
+        processes the one that was read longest ago.
+        """
+        if self.mode == OFF or not (self._asked or fleet.troubled):
+            return None
+        while self._asked:
+            number, _ = self._asked.popitem(last=False)
+            process = fleet.process(number)
+            if process is not None and not unreadable(process):
+                return process, ASKED
+        best, best_key = None, None
+        for process in fleet.troubled:
+            if ((process.slow_active or process.silent_now is not None) and not unreadable(process)
+                    and fleet.process(process.id) is process):
+                since = self._due(process, now)
+                if since is not None:
+                    key = self._users.get(process.who.uid, -1.0), since
+                    if best is None or key < best_key:
+                        best, best_key = process, key
+        return best and (best, SILENT if best.silent_now is not None else SLOW)
+
+    def waits(self, fleet):
+        """Whether somebody may have a turn as soon as the rate allows it."""
+        return bool(self._asked or fleet.troubled) and self.mode != OFF
+
+    def _due(self, process, now):
+        """When it was read last, if it is due; -1 for one that never was; None when it is not due."""
+        refused = self._refused.get(process.who.uid)
+        if refused is not None and now < refused.until:
+            return None
+        turn = self._turns.get(process.id)
+        if turn is None:
+            return -1.0
+        wait_s = AGAIN_S if _is_fresh(process, turn) else turn.wait_s
+        return turn.last_now if now - turn.last_now >= wait_s else None
+
+    def begin(self, process, why, now):
+        """It is being read: remember which requests were active, and when it is due again."""
+        turn = self._turns.get(process.id)
+        if turn is None:
+            turn = self._turns[process.id] = _Turn()
+            turn.wait_s = AGAIN_S
+        elif why != ASKED:
+            turn.wait_s = AGAIN_S if _is_fresh(process, turn) else min(AGAIN_MOST_S, 2 * turn.wait_s)
+        if len(self._users) > self.limit:
+            self._users.clear()
+        self._users[process.who.uid] = now
+        turn.last_now, turn.newest = now, _newest(process)
+        turn.keys = list(process.slow_active)[-REQUESTS_MOST:]
+
+    def ask(self, process, now):
+        """Somebody wants its stacks now: (status, seconds to wait, or why not)."""
+        why = self._why_not(process, now)
+        if why:
+            return 409, why
+        waits = process.id in self._asked
+        turn = self._turns.get(process.id)
+        if not waits and turn is not None and turn.last_now is not None and now - turn.last_now < AGAIN_S:
+            return 429, f"its stacks were taken {now - turn.last_now:.1f} s ago: not again within {AGAIN_S:g} s"
+        if not waits and len(self._asked) >= ASKED_MOST:
+            return 429, f"{len(self._asked)} processes wait for it already: ask later"
+        self._asked[process.id] = None
+        self.wake()
+        return 202, (list(self._asked).index(process.id) + 1) / self.rate
+
+    def _why_not(self, process, now):
+        if self.mode == OFF:
+            return "stacks are off here (--stacks off), or this is no running server"
+        why = unreadable(process)
+        if why:
+            return why
+        refused = self._refused.get(process.who.uid)
+        if refused is not None and now < refused.until:
+            return refused.problem
+        turn = self._turns.get(process.id)
+        if turn is not None and turn.problem and turn.last_now is not None and now - turn.last_now < AGAIN_MOST_S:
+            problem, turn.problem = turn.problem, ""        # said once; the next one who asks is a new try
+            return problem
+        return ""
+
+    # --- what came of it --------------------------------------------------------------------
+
+    def add(self, fleet, process, why, stacks, now, wall):
+        """Keep a model.Stacks and give it to the requests that it is of."""
+        stacks = stacks._replace(threads=tuple(thread._replace(values=None) for thread in stacks.threads))     # never locals
+        turn = self._turns.get(process.id)
+        if turn is None or fleet.process(process.id) is not process:
+            return                      # it has gone meanwhile
+        turn.problem = ""
+        self._refused.pop(process.who.uid, None)
+        self.problem = next((refused.problem for refused in self._refused.values() if now < refused.until), None)
+        self.counters["taken"] += 1
+        self.counters["moving"] += any(thread.problem == "moving" for thread in stacks.threads)
+        self.counters["cut"] += bool(stacks.problem) or any(thread.problem not in (None, "moving") for thread in stacks.threads)
+        self._put(Take(process.id, now, wall, why, packed(stacks_json(stacks)), holder(stacks.threads)))
+        keys = list(OrderedDict.fromkeys([*turn.keys, *list(process.slow_active)[-REQUESTS_MOST:]]))
+        requests = [request for request in map(fleet.slow.identity, keys) if request is not None]
+        for request, (thread, how) in zip(requests, joined(requests, stacks.threads)):
+            if thread is not None:
+                self.counters["guessed" if how == GUESSED else "joined"] += 1
+            fleet.slow.attach(request.key, now, wall, packed(_attached(thread, how)), thread is not None and bool(thread.frames))
+
+    def _put(self, take):
+        self.forget_take(take.process_id)
+        self._takes[take.process_id] = take
+        self.bytes += len(take.packed)
+        while len(self._takes) > self.limit or self.bytes > self.bytes_limit and len(self._takes) > 1:
+            self.forget_take(next(iter(self._takes)))
+            self.counters["evicted"] += 1
+
+    def refuse(self, process, problem, now):
+        """The kernel does not let us: whoever runs as this user is left alone for a while."""
+        before = self._refused.get(process.who.uid)
+        wait_s = REFUSED_S if before is None else min(REFUSED_MOST_S, 2 * before.wait_s)
+        self._refused[process.who.uid] = Refusal(now + wait_s, wait_s, problem)
+        if len(self._refused) > self.limit:
+            del self._refused[next(iter(self._refused))]
+        self.counters["refused"] += 1
+        self.problem = problem
+
+    def fail(self, process, problem, gone=False):
+        """It could not be read: it has gone, runs no Python, or the helper died."""
+        self.counters["gone" if gone else "failed"] += 1
+        turn = self._turns.get(process.id)
+        if turn is not None:
+            turn.problem = problem
+            turn.wait_s = max(turn.wait_s, AGAIN_MOST_S / 2)    # it will hardly be another answer soon
+        if not gone:
+            self.problem = problem
+
+    def forget(self, number):
+        """The process of this id has gone for good."""
+        self._turns.pop(number, None)
+        self._asked.pop(number, None)
+        self.forget_take(number)
+
+    def forget_take(self, number):
+        take = self._takes.pop(number, None)
+        if take is not None:
+            self.bytes -= len(take.packed)
+
+    # --- for readers ----------------------------------------------------------------------
+
+    def __len__(self):
+        return len(self._takes)
+
+    def get(self, number):
+        """The Take of a process, or None."""
+        return self._takes.get(number)
+
+    def numbers(self):
+        """Ids of the processes with a Take, the newest first."""
+        return list(reversed(self._takes))
+
+
+def unreadable(process):
+    """Why the stacks of a process must not be read, or ""."""
+    if process.ended:
+        return f"pid {process.pid} has ended"
+    if not process.checkable:
+        if not process.trust.known and process.who.sender_pid > 0:
+            return f"pid {process.pid} is not known well enough yet: ask again in a second"
+        return f"pid {process.pid} is what its datagrams say, not what the kernel says of their sender (a replay, a simulation)"
+    if process.trust.start is None:
+        return (f"since when pid {process.pid} runs is not known: ask again in a second" if not process.trust.known else
+                f"since when pid {process.pid} runs could not be read: it may be another process now")
+    return ""
+
+
+def _newest(process):
+    """The number of the request that became slow last, of those that are active."""
+    return process.slow_active[next(reversed(process.slow_active))].number if process.slow_active else 0
+
+
+def _is_fresh(process, turn):
+    """Whether it is in new trouble since it was read."""
+    return _newest(process) > turn.newest or process.silent_now is not None and process.last_now > turn.last_now
+
+
+# --- which stack is which request -------------------------------------------------------------
+
+def _is_busy(thread):
+    return bool(thread.frames) and not thread.idle
+
+
+def joined(requests, threads):
+    """[(ThreadStack, how) or (None, why not)] for slow.Identity of one process.
+
+    By mod_wsgi's request id, which is the record's log id; where the record has none, by mod_wsgi's own thread number; else,
+    where there is but one active request and one busy thread that is not known to serve another, by a guess.
+    """
+    by_request = {thread.request.request_id: thread for thread in threads if thread.request and thread.request.request_id}
+    by_thread = {thread.request.thread_id: thread for thread in threads if thread.request and thread.request.thread_id}
+    active = [request for request in requests if request.active]
+    free = [thread for thread in threads if _is_busy(thread) and not (thread.request and thread.request.request_id)]
+    found = []
+    for request in requests:
+        thread = by_request.get(request.log_id)
+        if thread is not None:
+            found.append((thread, "environ"))
+        elif not request.log_id and request.thread in by_thread:
+            found.append((by_thread[request.thread], "mod_wsgi.thread_id"))
+        elif request.active and len(active) == 1 and len(free) == 1 and not by_request:
+            found.append((free[0], GUESSED))
+        else:
+            found.append((None, _why_not(request, active, free, threads)))
+    return found
+
+
+def _why_not(request, active, free, threads):
+    if not request.active:
+        return "not joined: it was over when the stacks were read"
+    moving = sum(1 for thread in threads if thread.problem)
+    said = f"not joined: no thread tells this request; {len(active)} active, {len(free)} busy threads that tell none"
+    return said + (f", {moving} that could not be read" if moving else "")
+
+
+def _attached(thread, how):
+    if thread is None:
+        return {"tid": None, "how": None, "whole": False, "problem": how, "frames": []}
+    return {"tid": thread.tid, "how": how, "whole": thread.problem is None, "problem": thread.problem,
+            "frames": [frame_json(frame) for frame in thread.frames]}
+
+
+# --- in a sentence ----------------------------------------------------------------------------
+
+def holder(threads):
+    """Where the holder of the GIL is, or else the one busy thread, to follow a colon; "" when that is not known."""
+    owners = [thread for thread in threads if thread.owns_gil and thread.frames]
+    if owners:
+        return f"its GIL is held in {place(owners[0].frames)}"
+    busy = [thread for thread in threads if _is_busy(thread)]
+    if len(busy) == 1 and not any(thread.owns_gil for thread in threads):
+        return f"its busy thread is in {place(busy[0].frames)}"
+    return ""
+
+
+def place(frames):
+    """`re.py:199 match, called from app.py:12`: the innermost frame, and the first one outside of its file."""
+    innermost = frames[0]
+    caller = next((frame for frame in frames if frame.file != innermost.file), None)
+    said = f"{_line(innermost)} {innermost.function[:FILE_LENGTH]}"
+    return said if caller is None else f"{said}, called from {_line(caller)}"
+
+
+def _line(frame):
+    parts = frame.file.rpartition("/")
+    name = parts[2]
+    if name == "__init__.py":           # of a package: re/__init__.py
+        name = parts[0].rpartition("/")[2] + "/" + name
+    return name[-FILE_LENGTH:] + ("" if frame.line is None else f":{frame.line}")

@@ -1,0 +1,159 @@
+"""The collector takes stacks: short-lived helper processes read, or ask the helper service to; the loop never waits.
+
+Questions and answers are those of `onetake`.
+"""
+import json
+import socket
+import time
+
+from modwsgi_tel.net.helper import Helper
+from modwsgi_tel.stacks.model import FAILED, GONE, REFUSED, stacks_of
+
+LIMIT_S = 5.0                           # for one take; then the helper is killed
+SERVICE_S = 4.0                         # for the helper service to answer
+_ANSWER_BYTES = 1 << 20
+_LOGGED_MOST = 32                       # reasons that are logged
+
+
+# --- in a helper process ----------------------------------------------------------------------
+
+def take(question):
+    """Read here; an answer."""
+    from modwsgi_tel import onetake     # two megabytes that a day without slow requests does not need
+    return onetake.take(question)
+
+
+def take_by_service(question):
+    """Let the helper service read; an answer.  question: its socket's path, then as for `take`."""
+    path, pid, start, uid = question
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as service:
+            service.settimeout(SERVICE_S)
+            service.connect(path)
+            service.sendall(json.dumps({"pid": pid, "start": start, "uid": uid}).encode() + b"\n")
+            said = b""
+            while len(said) <= _ANSWER_BYTES:
+                part = service.recv(65536)
+                if not part:
+                    break
+                said += part
+    except OSError as error:
+        return _error(REFUSED, f"the helper service does not answer at {path}: {error}; see whether modwsgi-tel stack-helper "
+                               "runs, and whether its socket's group is this collector's")
+    try:
+        answer = json.loads(said)
+        if "stacks" in answer or {"error", "kind"} <= set(answer):
+            return answer
+    except (ValueError, TypeError):
+        pass
+    return _error(FAILED, f"what listens at {path} is no modwsgi-tel stack-helper, or it died")
+
+
+def _error(kind, text):
+    return {"error": text, "kind": kind}
+
+
+# --- in the collector -------------------------------------------------------------------------
+
+class Taker:
+    """Has the stacks of processes in trouble read, one after another, at most `taken.rate` a second."""
+
+    def __init__(self, loop, fleet, log):
+        self._loop, self._fleet, self._log = loop, fleet, log
+        self._taken = fleet.taken
+        self.helper = Helper(loop, LIMIT_S)
+        self._free_now = float("-inf")  # from when on the rate allows the next
+        self._waits = False
+        self._logged = set()
+        self._imports = list(_READER)
+        self._taken.wake = self._wake
+
+    def second(self):
+        """About a second has passed."""
+        self._go()
+
+    def _wake(self):
+        self._later(0.0)
+
+    def _later(self, seconds):
+        if not self._waits:
+            self._waits = True
+            self._loop.after(seconds, self._waited)
+
+    def _waited(self):
+        self._waits = False
+        self._go()
+
+    def _go(self):
+        taken, now = self._taken, self._loop.clock()
+        if self.helper.busy:
+            return                      # when it has answered the next is looked for
+        if now < self._free_now:
+            if taken.waits(self._fleet):
+                self._later(self._free_now - now)
+            return
+        found = taken.next(self._fleet, now)
+        if found is None:
+            return
+        process, why = found
+        taken.begin(process, why, now)
+        self._free_now = now + 1.0 / taken.rate
+        question = (process.who.sender_pid, process.trust.start, process.who.uid)
+        work, question = (take, question) if taken.helper is None else (take_by_service, (taken.helper, *question))
+        self.helper.ask(work, question, lambda answer: self._took(process, why, question[-2], answer))
+
+    def _took(self, process, why, start, answer):
+        self._settle(process, why, start, answer, self._loop.clock(), time.time())
+        self._go()
+
+    def _settle(self, process, why, start, answer, now, wall):
+        taken = self._taken
+        if answer is None:
+            self._fail(process, f"a helper that read process {process.pid} died, or took longer than {LIMIT_S:g} s")
+        elif "stacks" in answer:
+            if process.trust.start != start:
+                return                  # it has been another one for a while
+            try:
+                stacks = stacks_of(answer["stacks"])
+                taken.add(self._fleet, process, why, stacks, now, wall)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                self._fail(process, f"the stacks of process {process.pid} are not as they should be: {error!r}")
+                return
+            if self._imports and taken.helper is None:
+                self._later_import()
+        elif answer["kind"] == GONE:
+            taken.fail(process, answer["error"], gone=True)
+        elif answer["kind"] == REFUSED:
+            taken.refuse(process, answer["error"], now)
+            self._say(answer["error"])
+        else:
+            self._fail(process, answer["error"])
+
+    def _fail(self, process, problem):
+        self._taken.fail(process, problem)
+        self._say(problem)
+
+    def _say(self, problem):
+        """Log a reason once, whichever process it is about."""
+        reason = "".join(letter for letter in problem if not letter.isdigit())
+        if reason not in self._logged and len(self._logged) < _LOGGED_MOST:
+            self._logged.add(reason)
+            self._log.warning(f"no stacks: {problem}; this is said once, /api/stacks counts on")
+
+    def _later_import(self):
+        """Stacks are read here: from now on helpers inherit the reader; a module a turn, as each takes a millisecond or two."""
+        self._loop.after(0.05, self._import_next)
+
+    def _import_next(self):
+        if self._imports:
+            __import__(self._imports.pop(0))
+            self._later_import()
+
+    def close(self):
+        self.helper.close()
+
+
+# in the order in which they import one another
+_READER = tuple("modwsgi_tel." + name for name in (
+    "proc.access", "proc.threads", "proc.find", "stacks.memory", "stacks.compare", "stacks.elf", "stacks.offsets", "stacks.lines",
+    "stacks.runtime", "stacks.objects", "stacks.walker", "stacks.reader", "onetake"))
