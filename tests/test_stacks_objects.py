@@ -19,7 +19,7 @@ import os, threading
 VALUES = [None, True, False, 0, 1, -1, 255, -5, 256, 2 ** 30 - 1, 2 ** 30, -2 ** 30, 2 ** 60, 2 ** 62, 2 ** 63 - 1, -2 ** 63, 2 ** 64,
           12345678901234567890, -10 ** 40, 10 ** 90, 0.0, -0.0, 1.5, -2.25e300, float("inf"), float("nan"), "", "ascii", "it's", "tab\t\n\x00",
           "gr\xf6\xdfe", "\u6e2c\u5b9a", "\U0001f600 x", "lone \ud800 one", "a\udcffb", b"", b"bytes\x00\xff", b"it's", (), (1,), (1, 2.5, "x"), [],
-          [1, [2, [3]]], {}, {"a": 1, 2: None, (1, 2): b"x"}, {"nested": {"x": [1, (2,)]}}, [None] * 6, {1: "k"}, ("a", "b"),
+          [1, [2, [3]]], {}, {"a": 1, 2: None, (1, 2): b"x"}, {"nested": {"x": [1]}, "y": ((),)}, [None] * 6, {1: "k"}, ("a", "b"),
           {"\u00e9": "\u00e9"}, [[], {}, ()], [True, False]]
 GATE = threading.Lock()
 GATE.acquire()
@@ -44,6 +44,7 @@ class password:
 def parks():
     db_password = PASSWD = token = api_key = key = Authorization = session_id = apikey = X_KEY = key_id = "hunter2"
     port = 5432
+    plain = "http://host:80/a@b https://example.org/x:y@z"
     monkey = keyword = author = spinner = 1
     url = "postgres://user:hunter2@db:5432/x"
     odd = "redis://:hun/ter@2@db and http://host:80/ and http://u:hunter2@h"
@@ -101,8 +102,8 @@ def test_what_is_called_a_secret_is_masked_wherever_its_name_stands(version):
     assert shown.pop("closes").startswith("<function at 0x")
     secret = ("db_password", "PASSWD", "token", "api_key", "key", "Authorization", "session_id", "apikey", "X_KEY", "key_id", "cookies")
     assert shown == {
-        **dict.fromkeys(secret, MASKED), "port": "5432", "monkey": "1", "keyword": "1", "author": "1", "spinner": "1",
-        "url": "'postgres://user:***@db:5432/x'", "odd": "'redis://:***@2@db and http://host:80/ and http://u:***@h'", "far": "'http://user:***@host/'",
+        **dict.fromkeys(secret, MASKED), "port": "5432", "plain": "'http://host:80/a@b https://example.org/x:y@z'", "monkey": "1", "keyword": "1", "author": "1", "spinner": "1",
+        "url": "'postgres://user:***@db:5432/x'", "odd": "'redis://:***@db and http://host:80/ and http://u:***@h'", "far": "'http://user:***@host/'",
         "beyond": "'http://user:***'...", "raw": "b'amqp://u:***@h'", "dsn": "'host=db password=*** port=5432'",
         "query": "'a=1&token=***&b=2'", "body": "'{\"secret\": ***, \"n\": 1}'", "header": "'Authorization: Bearer ***'",
         "environ": "{'HTTP_COOKIE': <masked>, b'password': <masked>, 'X_KEY': <masked>, 5: 6}",

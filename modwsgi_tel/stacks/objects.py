@@ -23,13 +23,13 @@ _SECRET = (r"passw|passphrase|secret|token|credential|authori[sz]ation|cookie|se
 SECRET = re.compile(_SECRET, re.IGNORECASE)
 MASKED = "<masked>"
 _IN_TEXT = (
-    (re.compile(r"(\w://[^/\s:@]*:)[^/\s]+@"), r"\1***@"),                                # http://name:password@host
+    (re.compile(r"(\w://[^/\s:@]*:)(?!\d+/)\S+@"), r"\1***@"),                             # http://name:password@host, no port
     (re.compile(r"(cookie2?['\"]?\s*[=:]\s*)[^\r\n]+", re.IGNORECASE), r"\1***"),
     # password=..., "token": "...", Authorization: Bearer ...
     (re.compile(r"((?:" + _SECRET + r")[\w-]*['\"]?\s*[=:]\s*(?:(?:basic|bearer|digest)\s+)?)"
                 r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,'\"]+)", re.IGNORECASE), r"\1***"),
 )
-_URL_CUT = re.compile(r"(\w://[^/\s:@]*:)[^/\s]+\Z")
+_URL_CUT = re.compile(r"(\w://[^/\s:@]*:)(?!\d+/)\S+\Z")
 _BEYOND = 400                           # letters that are read behind those that are shown: what tells of a secret may lie there
 
 _WORD = struct.Struct("<Q").unpack

@@ -28,12 +28,13 @@ Layout = namedtuple("Layout", (
     "code_varnames", "code_cells", "code_start", "code_room", "code_nlocals",
     "type_name", "type_flags", "type_keys",
     "ascii_size", "compact_size", "tuple_items"))
-Layout.__doc__ = """Offsets in bytes; None where a version has none of it.  frame_live: a byte, 1 while it runs (3.10: 0, or 2 while it
-raises).  frame_stack: the depth of the frame's own stack (an int, -1 while it runs or is in C; from 3.14 a pointer, NULL
-while it runs).  frame_entry: a byte, 1 when C called it (3.11; later a shim lies between).  code_lines: co_lnotab or co_linetable.  code_varnames: co_varnames or
-co_localsplusnames; code_cells: up to 3.10 co_cellvars and co_freevars, whose values lie behind.
-type_keys: the names of the attributes that
-instances share.  code_room: co_framesize, in words; in 3.11 co_stacksize, to which code_nlocals, co_nlocalsplus, and the frame come."""
+Layout.__doc__ = """Offsets in bytes; None where a version has none of it.
+
+frame_live: a byte, 1 while it runs (3.10: 0, or 2 while it raises).  frame_stack: the depth of the frame's own stack (an int,
+-1 while it runs or is in C; from 3.14 a pointer, NULL while it runs).  frame_entry: a byte, 1 when C called it (3.11; later
+a shim lies between).  code_lines: co_lnotab or co_linetable.  code_varnames: co_varnames or co_localsplusnames; code_cells:
+up to 3.10 co_cellvars and co_freevars, whose values lie behind.  type_keys: the names of the attributes that instances
+share.  code_room: co_framesize, in words; in 3.11 co_stacksize, to which code_nlocals, co_nlocalsplus, and the frame come."""
 
 _ROWS = {
     #         3.8    3.9    3.10   3.11   3.12
@@ -198,8 +199,8 @@ def from_debug(data, version):
     gil = told["interp.gil_runtime_state"]
     largest = max(told[f"thread.{name}"] for name in ("next", "interp", "current_frame", "thread_id", "native_thread_id",
                                                       "datastack_chunk"))
-    if told["frame.size"] > 512 or told["code.size"] > 1024 or largest > 4096:
-        raise TelError(_senseless(version, f"a frame of {told['frame.size']} bytes, a code object of {told['code.size']}"))
+    if largest > 4096:
+        raise TelError(_senseless(version, f"a thread of {largest} bytes"))
     layout = Layout(
         version=version, interpreters_head=told["runtime.interpreters_head"], gil_of_runtime=None,
         interp_next=told["interp.next"], interp_id=told["interp.id"], interp_threads=told["interp.threads_head"],
@@ -207,8 +208,7 @@ def from_debug(data, version):
         gil_holder=told["interp.gil_runtime_state_holder"] - gil, gil_locked=told["interp.gil_runtime_state_locked"] - gil,
         thread_next=told["thread.next"], thread_interp=told["thread.interp"], thread_ident=told["thread.thread_id"],
         thread_native=told["thread.native_thread_id"], thread_frame=told["thread.current_frame"], cframe_frame=None,
-        thread_depth=None,
-        thread_chunk=told["thread.datastack_chunk"],
+        thread_depth=None, thread_chunk=told["thread.datastack_chunk"],
         frame_size=told["frame.localsplus"], frame_back=told["frame.previous"], frame_code=told["frame.executable"],
         frame_instruction=told["frame.instr_ptr"], frame_live=None, frame_owner=told["frame.owner"], frame_entry=None,
         frame_stack=told.get("frame.stackpointer", 64), frame_locals=told["frame.localsplus"],
@@ -226,6 +226,8 @@ def from_debug(data, version):
 
 def _check(layout):
     """Raises TelError when a member does not lie in what is read of its struct."""
+    if not layout.frame_size <= 512 or not layout.code_size <= 1024:
+        raise TelError(_senseless(layout.version, f"a frame of {layout.frame_size} bytes, a code object of {layout.code_size}"))
     for name, size in (*((name, layout.frame_size - 8) for name in _IN_FRAME), ("frame_owner", layout.frame_size - 1),
                        *((name, layout.code_size - 8) for name in _IN_CODE)):
         if not 0 <= getattr(layout, name) <= size:

@@ -15,10 +15,13 @@ MOST_INTERPRETERS = 1024
 MOST_THREADS = 4096
 MOST_FRAMES = 20000
 _TRIES = 60                             # of a thread that moves: each takes some ten microseconds
+_ENDLESS_TRIES = 3                      # one after another: each takes long
+_LONG = 1000                            # frames: what takes no longer is tried as often as anything else
 _CODE_TRIES = 3                         # of a thread whose frames agree but whose code does not
 _HEAP_TRIES = 30                        # of its innermost frames, for each of these
 _SLACK = 1024                           # of a data stack, behind where it ended a moment ago
 _LONGEST_CHUNK = 1 << 20
+_LARGEST_STATE = 1024                   # bytes of a PyThreadState, or more
 _MOST_CHUNKS = 4096
 _MOST_CODES = 50000
 _NEAR = 4                               # frames that the one that runs is looked for in
@@ -158,15 +161,16 @@ class Walker:
     def _settled(self, state):
         """The Raw of one moment, or None when there is none to be had.  Raises Cut when all tries end the same way."""
         once = self._once_struct if self._structs else self._once_heap
-        ends, plan = set(), [0, 0, (), None, False]
+        ends, plan, endless = set(), [0, 0, (), None, 0], 0
         for _ in range(_TRIES):
             try:
                 raw = once(state.address, plan)
             except Moved:
                 ends.add(None)
             except (Unreadable, Cut) as error:
-                if plan[4] and isinstance(error, Endless):
-                    raise               # that takes long
+                endless = endless + 1 if isinstance(error, Endless) else 0
+                if endless == _ENDLESS_TRIES:
+                    raise
                 ends.add(str(error))
             else:
                 if raw is not None and raw.rooted:
@@ -183,26 +187,37 @@ class Walker:
 
         One read of the data stack is of one moment, or nearly; what is known from before may be of another.  So where the
         innermost frame has ended, or has called another meanwhile, the one that runs is looked for in the same bytes.
-        plan: [address of the data stack, bytes of it, addresses of frames elsewhere, all that was read, whether that was the
-        same as before], as the try before saw them: with these, all reads are done one right after the other, and only then
-        looked at.  Where all is the same as then, the thread stands still, maybe in the middle of a call or a return, in
-        which its frames look as if it ran.
+        plan: [address of the data stack, bytes of it, addresses of frames elsewhere, all that was read, address of the cframe
+        or 0], as the try before saw them: with these, all reads are done one right after the other, and only then looked at.
+        Where all is the same as then, the thread stands still, maybe in the middle of a call or a return, in which its frames
+        look as if it ran.
         """
         layout, read, size = self._layout, self._read, self._frame_size
-        chunk, length, apart, before, plan[4] = *plan[:4], False
+        chunk, length, apart, before, cframe = plan
         head = read(address, self._head_size)
+        try:
+            current = read(cframe + layout.cframe_frame, 8) if cframe else b""
+        except Unreadable:
+            plan[4] = 0
+            raise Moved from None
         region = read(chunk, length) if length else b""
         try:
             held = {each: read(each, size) for each in apart}
             second = read(chunk, length) if apart and length else region
             later = {each: read(each, size) for each in apart}
         except Unreadable:
-            plan[2:] = (), None, False
+            plan[2:4] = (), None
             raise Moved from None
         now, end = struct.unpack_from("<QQ", head, layout.thread_chunk)
         needed = min(max(end - now, 0), _LONGEST_CHUNK) if now else 0
-        innermost, depth = self._innermost(head)
+        innermost, = struct.unpack_from("<Q", head, layout.thread_frame)
+        depth = 0
+        if layout.cframe_frame is not None and innermost:
+            depth = plan[4] = innermost
+            innermost, = struct.unpack("<Q", current if cframe == depth else read(depth + layout.cframe_frame, 8))
         if not innermost:
+            if layout.cframe_frame is not None and not address <= depth < address + _LARGEST_STATE:
+                raise Moved             # only the first cframe, which lies in the thread's own state, has no frame at all
             return Raw((), depth, True)
         if now != chunk or needed > length:
             plan[:2] = now, min(needed + _SLACK, _LONGEST_CHUNK)
@@ -213,7 +228,7 @@ class Walker:
                     plan[1] = needed    # it ends where its memory does
             return self._once_struct(address, plan) if not length or now != chunk else None
         plan[3] = innermost, head, region, held
-        still = plan[4] = plan[3] == before
+        still = plan[3] == before
         if not still:
             innermost = self._running(innermost, chunk, region)
         raw, missing = self._chain(innermost, chunk, region, end, depth, held, still)
@@ -252,13 +267,6 @@ class Walker:
         code = self._codes.get(code) or self._code(code)
         return 8 * code.room
 
-    def _innermost(self, head):
-        """(address of the innermost frame, its depth on the C stack or 0)."""
-        found, = struct.unpack_from("<Q", head, self._layout.thread_frame)
-        if self._layout.cframe_frame is None or not found:
-            return found, 0
-        return self._objects.word(found + self._layout.cframe_frame), found
-
     def _chain(self, address, chunk, region, end, depth, held, still):
         """(Raw, addresses of the generators' frames in it), from the innermost on.
 
@@ -276,7 +284,7 @@ class Walker:
         owner, through_c, innermost = _SHIM, True, True
         while address:
             if address in seen or len(seen) > MOST_FRAMES:
-                raise Endless("its frames go in a circle, or have no end")
+                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle, or have no end")
             seen.add(address)
             at = address - chunk
             if 0 <= at <= last:
@@ -373,7 +381,7 @@ class Walker:
         found, seen = [], set()
         while address:
             if address in seen or len(seen) > MOST_FRAMES:
-                raise Endless("its frames go in a circle, or have no end")
+                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle, or have no end")
             seen.add(address)
             data = read(address, size)
             kind, = unpack(data, 8)
@@ -466,7 +474,8 @@ class Walker:
     def _words(self, data):
         """What tells one code object from another: its type, size, file, name, table, first line, flags, names of variables."""
         layout, unpack = self._layout, struct.Struct("<Q").unpack_from
-        return (unpack(data, 8)[0], unpack(data, 16)[0] if self._structs else 0,     # in words of its instructions, which lie behind
+        size, = unpack(data, 16) if self._structs else (0,)        # of its instructions, which lie behind, in words of theirs
+        return (unpack(data, 8)[0], size,
                 unpack(data, layout.code_file)[0], unpack(data, layout.code_qualname or layout.code_name)[0],
                 unpack(data, layout.code_lines)[0], struct.unpack_from("<i", data, layout.code_first_line)[0],
                 struct.unpack_from("<I", data, layout.code_flags)[0], unpack(data, layout.code_varnames)[0])
