@@ -8,11 +8,16 @@ import time
 
 import pytest
 
+import images
 import interpreters
 import running
 import targets
 from modwsgi_tel.errors import TelError
-from modwsgi_tel.stacks.reader import Reader
+from modwsgi_tel.stacks.offsets import LAYOUTS
+from modwsgi_tel.stacks.reader import Looker, Reader
+from modwsgi_tel.stacks.runtime import Runtime
+from modwsgi_tel.stacks.stop import Stopper
+from modwsgi_tel.stacks.walker import ThreadState
 
 LIMIT_S = 20
 SYSTEM = "/usr/bin/python3"
@@ -114,6 +119,29 @@ def test_all_sub_interpreters_are_read_and_a_thread_in_two_is_one(version):
 
 
 @every
+def test_a_thread_has_the_name_that_the_main_interpreter_knows(version):
+    program = """
+import os, threading
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+HEARD, SAY = os.pipe()
+NEVER, _ = os.pipe()
+def runs():
+    interpreters.run_string(interpreters.create(), INSIDE % (SAY, NEVER))
+INSIDE = "import os, threading; threading.current_thread(); os.write(%d, threading.current_thread().name.encode()), os.read(%d, 1)"
+threading.Thread(target=runs, name="worker 7", daemon=True).start()
+TOLD = {"inside": os.read(HEARD, 100).decode()}
+"""
+    with targets.of(version, program) as target:
+        found = parked(target)
+        assert target.told["inside"] in ("MainThread", "Dummy-1")
+        assert "worker 7" in {thread.name for thread in found.threads if thread.frames}
+        assert target.told["inside"] == "MainThread" or target.told["inside"] not in {thread.name for thread in found.threads}
+
+
+@every
 def test_a_generator_that_c_calls_first_in_a_thread_is_whole(version):
     program = """
 import _thread, os, sys
@@ -160,7 +188,7 @@ TOLD = {}
     with targets.of("3.12", program) as target:
         found = {thread.name: thread for thread in parked(target).threads}
         assert (found["15000"].problem, len(found["15000"].frames)) == (None, 15004)
-        assert (found["25000"].problem, found["25000"].frames) == ("cut: its frames go in a circle, or have no end", ())
+        assert (found["25000"].problem, len(found["25000"].frames)) == ("cut: more than 20,000 frames", 20000)
 
 
 # --- where a Python comes from -----------------------------------------------------------------------
@@ -247,6 +275,73 @@ def test_a_python_in_a_root_of_its_own_is_read():
     command = interpreters.in_chroot("python3.14")
     with targets.Target(command, PARKED, root=interpreters.CHROOT) as target:
         assert names_of(parked(target)) == ["inner", "outer"]
+
+
+# --- threads whose id the kernel does not know ---------------------------------------------------------
+
+# As uWSGI forks: Python is not told, so that the thread's state keeps the id that it had in the parent
+FORKED = """
+import ctypes, os, threading
+if ctypes.PyDLL(None).fork():
+    os.read(0, 1)
+    os._exit(0)
+def spin():
+    while os.path is not None:
+        pass
+""" + PARKED.replace("TOLD = {}", """
+if SPINS:
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
+    os.write(1, b'{"pid": %d}\\n' % os.getpid())
+    spin()
+TOLD = {"pid": os.getpid()}
+""")
+
+
+@every
+def test_a_thread_that_was_forked_behind_python_s_back_has_the_id_that_it_has_now(version):
+    with targets.of(version, "SPINS = False" + FORKED) as target:
+        target.pid = target.told["pid"]
+        assert target.pid != target.process.pid
+        found = parked(target)
+        assert {thread.tid for thread in found.threads} == {int(name) for name in os.listdir(f"/proc/{target.pid}/task")}
+        main, = [thread for thread in found.threads if thread.frames and thread.frames[-1].function == "<module>"]
+        assert (main.tid, main.state) == (target.pid, "waiting")
+
+
+@every
+def test_a_forked_thread_is_held_and_its_cpu_time_is_known(version):
+    pytest.importorskip("ctypes")
+    with targets.of(version, "SPINS = True" + FORKED) as target:
+        pid = target.told["pid"]
+        reader, stopper = Reader(pid), Stopper(pid)
+        try:
+            reader.look(detail=False, cpu=True)
+            found = running.wait_until(
+                lambda: [thread for thread in reader.look(detail=False, cpu=True, stopper=stopper).threads
+                         if thread.owns_gil and thread.cpu_s], LIMIT_S, "its main thread uses no CPU time")
+        finally:
+            stopper.close()
+            reader.close()
+        assert [thread.tid for thread in found] == [pid] and stopper.missed == 0
+
+
+@pytest.mark.parametrize("held, tasks, natives", [
+    ({1: 0, 2: 0}, {71, 72}, {1: 71, 2: 72}),                   # all are the process's own: nothing is looked up
+    ({1: 80, 2: 72}, {80, 72}, {1: 80, 2: 72}),
+    ({1: 80, 2: 80}, {80, 81}, {}),                             # two claim the same one
+    ({1: 0, 2: 72}, {80, 72}, {2: 72}),                         # it has ended
+    ({1: 81, 2: 72}, {80, 72}, {2: 72}),                        # nor is that one of the process's
+    ({1: 80, 2: 81}, {80, 72, 81}, {2: 72}),                    # where the other's id does not lie, none is found
+    ({1: 80, 2: 72}, set(), {1: 71, 2: 72}),                    # nobody knows better
+])
+def test_an_id_that_is_no_task_of_the_process_is_not_believed(held, tasks, natives):
+    told = {}
+    for ident, tid in held.items():
+        told[ident << 20] = bytes(720) + tid.to_bytes(4, "little") + bytes(2048)
+    runtime = Runtime(0x1000, "3.11.7", LAYOUTS[3, 11], "")
+    looker = Looker(images.Memory(told), runtime)
+    states = [ThreadState(0, 0, ident << 20, 70 + ident, False) for ident in held]
+    assert looker.natives(states, lambda: tasks) == {ident << 20: tid for ident, tid in natives.items()}
 
 
 # --- while it runs ---------------------------------------------------------------------------------------

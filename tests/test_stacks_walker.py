@@ -13,7 +13,7 @@ from modwsgi_tel.stacks.runtime import Runtime
 from modwsgi_tel.stacks.walker import MOST_FRAMES, Walker
 
 RUNTIME, INTERPRETER, THREAD, CHUNK, CFRAME, TYPES, CODES, TEXTS, HEAP = (0x100000 * each for each in range(1, 10))
-CIRCLE = "cut: its frames go in a circle, or have no end"
+CIRCLE = "cut: its frames go in a circle"
 
 
 class Process:
@@ -225,8 +225,7 @@ def test_a_thread_that_is_elsewhere_at_each_read_is_moving():
     memory.watched = CHUNK
 
     def change(count):
-        process.put(addresses[1] + process.layout.frame_back, addresses[0] if count % 2 else 8 * count)
-        process.memory.put(addresses[1] + process.layout.frame_stack, struct.pack("<i", -1 if count % 2 else 3))
+        process.put(addresses[1] + process.layout.frame_back, 8 * count)
         process.put(addresses[2] + process.layout.frame_instruction, CODES + 2048 + process.layout.code_start + 2 * (count % 7))
     memory.change = change
     assert process.look() == ((), MOVING)
@@ -292,4 +291,20 @@ def test_more_frames_than_the_limit_are_cut():
     process.put(THREAD + layout.thread_frame, HEAP * 16)
     walker = process.walker()
     (state,), _ = walker.threads(walker.interpreters())
-    assert walker.stack(state)[:2] == ((), CIRCLE)
+    found, problem, _ = walker.stack(state)
+    assert (set(found), len(found), problem) == (set(frames(0)), MOST_FRAMES, "cut: more than 20,000 frames")
+
+
+def test_what_a_frame_that_runs_itself_has_called_before_is_not_shown():
+    process = Process()
+    addresses = process.stack(3)
+    memory, count = process.memory, [0]
+    read = memory.read
+
+    def moving(address, size):
+        count[0] += 1
+        memory.put(addresses[2] + process.layout.frame_locals, struct.pack("<Q", count[0]))        # it does not stand still
+        return read(address, size)
+    memory.read = moving
+    memory.put(addresses[1] + process.layout.frame_stack, struct.pack("<i", -1))
+    assert process.look() == (frames(1, 0), None)

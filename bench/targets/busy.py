@@ -16,6 +16,7 @@ from truth import lines_of, tell
 
 FILE = "<busy>"
 LAYERS, WIDTH = 9, 14
+LEAF_S = 1e-6                           # what a call of the innermost functions takes
 # What the functions of a layer are, from left to right.
 KINDS = ("plain", "plain", "generator", "plain", "recursive", "plain", "delegating") * 2
 
@@ -53,8 +54,7 @@ def body(name, callees):
             if name.startswith("generator"):
                 yield "    yield value", None
     else:
-        yield "    value += 1", None
-        yield "    value ^= 5", None
+        yield "    for _ in PAUSE: value ^= 5", None
     yield "    %s value + 1" % ("yield" if is_generator(name) else "return"), None
 
 
@@ -88,10 +88,18 @@ def program(threads):
     return "\n".join(lines) + "\n", callers
 
 
+def pause():
+    """The range that a loop goes through in about LEAF_S."""
+    began = time.perf_counter()
+    for value in range(20000):
+        value ^= 5
+    return range(max(1, round(LEAF_S / (time.perf_counter() - began) * 20000)))
+
+
 def main(threads):
     source, callers = program(threads)
     done = [0] * threads
-    space = {"done": done}
+    space = {"done": done, "PAUSE": pause()}
     exec(compile(source, FILE, "exec"), space)
     functions = {name: {"file": FILE, "lines": lines_of(each.__code__), "callers": callers.get(name, {})}
                  for name, each in space.items() if hasattr(each, "__code__")}

@@ -31,6 +31,10 @@ def parse_maps(text):
     return found
 
 
+class Exhausted(Unreadable):
+    """There is more to be read than may be."""
+
+
 class Limited:
     """`memory`, of which no more than `most` units are read until `anew`: what lies there may lead anywhere, without an end.
 
@@ -40,6 +44,7 @@ class Limited:
 
     def __init__(self, memory, most=1 << 20):
         self._memory_read = memory.read
+        self._memory_burst = getattr(memory, "burst", None) or (lambda wanted: [memory.read(*each) for each in wanted])
         self._most = most
         self._left = most
 
@@ -50,11 +55,18 @@ class Limited:
         """Says of work that it takes as much as so many units of reading."""
         self._left -= units
 
+    def burst(self, wanted):
+        """[bytes] of several (address, size), read one right after the other, or Unreadable."""
+        self._left -= sum(1 + (size >> 7) for _, size in wanted)
+        if self._left < 0:
+            raise Exhausted("there is more to be read than one look may read")
+        return self._memory_burst(wanted)
+
     def read(self, address, size):
         """Exactly `size` bytes, or Unreadable."""
         self._left -= 1 + (size >> 7)
         if self._left < 0:
-            raise Unreadable("there is more to be read than one look may read")
+            raise Exhausted("there is more to be read than one look may read")
         return self._memory_read(address, size)
 
 
@@ -76,6 +88,18 @@ class ProcessMemory:
         if len(data) != size:
             raise Unreadable(f"less than {size} bytes at {address:#x}")
         return data
+
+    def burst(self, wanted):
+        """[bytes] of several (address, size), read one right after the other: as nearly at one moment as can be."""
+        pread, fd = os.pread, self._fd
+        try:
+            found = [pread(fd, size, address) for address, size in wanted]
+        except (OSError, OverflowError, ValueError):
+            raise Unreadable("some of it is not there") from None
+        for data, (address, size) in zip(found, wanted):
+            if len(data) != size or size > LONGEST_READ:
+                raise Unreadable(f"less than {size} bytes at {address:#x}")
+        return found
 
     def maps(self):
         """[Mapping], as of now.  Raises OSError."""

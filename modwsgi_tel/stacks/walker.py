@@ -8,22 +8,26 @@ import struct
 from collections import namedtuple
 
 from modwsgi_tel.stacks import lines
-from modwsgi_tel.stacks.memory import Unreadable
+from modwsgi_tel.stacks.memory import Exhausted, Unreadable
 from modwsgi_tel.stacks.model import MOVING, Frame
 
 MOST_INTERPRETERS = 1024
 MOST_THREADS = 4096
 MOST_FRAMES = 20000
-_TRIES = 60                             # of a thread that moves: each takes some ten microseconds
+_DEEP = f"cut: more than {MOST_FRAMES:,} frames"
+TRIES = 250                             # of a thread that moves: each takes some twenty microseconds
+HURRIED_TRIES = 60                      # for who looks many times a second
 _ENDLESS_TRIES = 3                      # one after another: each takes long
 _LONG = 1000                            # frames: what takes no longer is tried as often as anything else
 _CODE_TRIES = 3                         # of a thread whose frames agree but whose code does not
 _HEAP_TRIES = 30                        # of its innermost frames, for each of these
+_JOINT = 3                              # frames that are as they were, until those further out are taken to be so
 _SLACK = 1024                           # of a data stack, behind where it ended a moment ago
 _LONGEST_CHUNK = 1 << 20
 _LARGEST_STATE = 1024                   # bytes of a PyThreadState, or more
 _MOST_CHUNKS = 4096
 _MOST_CODES = 50000
+_GENERATOR, _GENERATOR_FRAME = 1, 72    # owner of a frame; place of the frame in its generator
 _NEAR = 4                               # frames that the one that runs is looked for in
 _FIRST_FRAME = 32                       # place of a thread's first frame in its data stack: behind three words and one unused
 _SHIM = 3                               # owner of a frame: from this on it is none of Python's
@@ -33,10 +37,10 @@ ThreadState.__doc__ = """address: of the PyThreadState.  interpreter: its id.  i
 its own namespace, or None before 3.11.  owns_gil: whether it holds the GIL that its interpreter uses."""
 
 Interpreter = namedtuple("Interpreter", "address id gil")
-Raw = namedtuple("Raw", "frames depth rooted")
+Raw = namedtuple("Raw", "frames depth rooted more", defaults=(False,))
 Raw.__doc__ = """frames: ((address, code, instruction, owner), ...), innermost first, without shims.
 depth: where the innermost lies on the C stack, or 0: the smaller, the further in.  rooted: whether the first frame of its
-data stack is among them, so that nothing is missing further out."""
+data stack is among them, so that nothing is missing further out.  more: whether there are more than MOST_FRAMES."""
 
 
 class Code:
@@ -50,7 +54,7 @@ class Cut(Exception):
 
 
 class Endless(Cut):
-    """A chain in a circle, or one that is too long."""
+    """A long chain in a circle."""
 
 
 class Moved(Cut):
@@ -64,7 +68,8 @@ class Walker:
     """
 
     def __init__(self, memory, runtime, objects):
-        self._read, self._takes = memory.read, memory.takes
+        self._read, self._burst, self._takes = memory.read, memory.burst, memory.takes
+        self.tries = TRIES
         self._runtime = runtime
         self._layout = layout = runtime.layout
         self._objects = objects
@@ -80,6 +85,7 @@ class Walker:
         self._frame_size = layout.frame_size
         if self._structs:
             self._head_size = max(layout.thread_chunk + 16, layout.thread_frame + 8)
+            self._parse = _parser(layout)
 
     def new_look(self):
         """Forget what was known of this moment only."""
@@ -139,19 +145,23 @@ class Walker:
     # --- stacks ---------------------------------------------------------------------------------------
 
     def stack(self, state):
-        """(frames, problem, raw) of a thread: Frames innermost first, None or MOVING or "cut: why", the Raw."""
+        """(frames, problem, raw) of a thread: Frames innermost first, None or MOVING or "cut: why", the Raw.
+
+        Of one that is too deep the innermost frames are given, of any other that is cut none.
+        """
         before = None
         for _ in range(_CODE_TRIES):
-            raw, self._made = None, False
+            raw = None
             self._checked.clear()
             self._texts.clear()
             try:
                 raw = self._settled(state)
                 if raw is None:
                     break
+                self._made = False
                 frames = self._frames(raw, state.interpreter)
                 if not self._made or self.still(state, raw):
-                    return frames, None, raw
+                    return frames, _DEEP if raw.more else None, raw
             except (Cut, Unreadable) as error:
                 if raw is None or raw == before:
                     return (), f"cut: {error}", None
@@ -162,9 +172,11 @@ class Walker:
         """The Raw of one moment, or None when there is none to be had.  Raises Cut when all tries end the same way."""
         once = self._once_struct if self._structs else self._once_heap
         ends, plan, endless = set(), [0, 0, (), None, 0], 0
-        for _ in range(_TRIES):
+        for _ in range(self.tries):
             try:
                 raw = once(state.address, plan)
+            except Exhausted:
+                raise
             except Moved:
                 ends.add(None)
             except (Unreadable, Cut) as error:
@@ -192,29 +204,30 @@ class Walker:
         Where all is the same as then, the thread stands still, maybe in the middle of a call or a return, in which its frames
         look as if it ran.
         """
-        layout, read, size = self._layout, self._read, self._frame_size
+        layout, size = self._layout, self._frame_size
         chunk, length, apart, before, cframe = plan
-        head = read(address, self._head_size)
+        stack, frames = [(chunk, length)] * bool(length), [(each, size) for each in apart]
         try:
-            current = read(cframe + layout.cframe_frame, 8) if cframe else b""
+            got = iter(self._burst([(address, self._head_size), *([(cframe + layout.cframe_frame, 8)] if cframe else ()), *stack,
+                                    *frames, *stack * bool(apart), *frames]))
         except Unreadable:
-            plan[4] = 0
+            if not (cframe or apart):
+                raise
+            plan[2:] = (), None, 0
             raise Moved from None
-        region = read(chunk, length) if length else b""
-        try:
-            held = {each: read(each, size) for each in apart}
-            second = read(chunk, length) if apart and length else region
-            later = {each: read(each, size) for each in apart}
-        except Unreadable:
-            plan[2:4] = (), None
-            raise Moved from None
+        head = next(got)
+        current = next(got) if cframe else b""
+        region = next(got) if length else b""
+        held = dict(zip(apart, got))
+        second = next(got) if apart and length else region
+        later = dict(zip(apart, got))
         now, end = struct.unpack_from("<QQ", head, layout.thread_chunk)
         needed = min(max(end - now, 0), _LONGEST_CHUNK) if now else 0
         innermost, = struct.unpack_from("<Q", head, layout.thread_frame)
         depth = 0
         if layout.cframe_frame is not None and innermost:
             depth = plan[4] = innermost
-            innermost, = struct.unpack("<Q", current if cframe == depth else read(depth + layout.cframe_frame, 8))
+            innermost, = struct.unpack("<Q", current if cframe == depth else self._read(depth + layout.cframe_frame, 8))
         if not innermost:
             if layout.cframe_frame is not None and not address <= depth < address + _LARGEST_STATE:
                 raise Moved             # only the first cframe, which lies in the thread's own state, has no frame at all
@@ -223,44 +236,56 @@ class Walker:
             plan[:2] = now, min(needed + _SLACK, _LONGEST_CHUNK)
             if needed:
                 try:
-                    read(now, plan[1])
+                    self._read(now, plan[1])
                 except Unreadable:
                     plan[1] = needed    # it ends where its memory does
             return self._once_struct(address, plan) if not length or now != chunk else None
         plan[3] = innermost, head, region, held
         still = plan[3] == before
-        if not still:
-            innermost = self._running(innermost, chunk, region)
         raw, missing = self._chain(innermost, chunk, region, end, depth, held, still)
         plan[2] = missing
-        if any(each not in held for each in missing):
-            raise Moved                 # it is read together with the others, at the next try
         if missing:
             # generators lie elsewhere: all must have been as it was before and after they were read
+            if any(each not in held for each in missing):
+                second, *found = self._burst([(chunk, length), *((each, size) for each in missing)])
+                later = dict(zip(missing, found))
             again, _ = self._chain(raw.frames[0][0], chunk, second, end, depth, later, still)
             return raw if _agree(raw.frames, again.frames) else None
         return raw
 
-    def _running(self, address, chunk, region):
-        """The address of the frame that runs, by the bytes of the data stack: the one that was innermost, or one near it."""
-        layout = self._layout
-        last = len(region) - self._frame_size
-        if layout.version >= (3, 14):
-            return address              # it is checked when it is walked over
-        word, depth_of = struct.Struct("<Q").unpack_from, struct.Struct("<i").unpack_from
-        wanted = address
+    def _called(self, caller, slot, generator, chunk, region):
+        """(raw frames that a frame has called since, innermost first; addresses of those elsewhere).
+
+        slot: where in the data stack what it called would be.  generator: the generator that it would be otherwise, or 0.
+        Raises Moved where it is neither.
+        """
+        found, apart, entered = [], [], self._layout.frame_entry is not None
         for _ in range(_NEAR):
-            at = wanted - chunk
-            if not 0 <= at <= last:
-                return address          # a generator's, or a shim: nothing to be seen here
-            if depth_of(region, at + layout.frame_stack)[0] == -1:
-                return wanted
-            above = at + self._room(word(region, at + layout.frame_code)[0])
-            if above <= last and word(region, above + layout.frame_back)[0] == wanted:
-                if depth_of(region, above + layout.frame_stack)[0] == -1 and region[above + layout.frame_owner] < _SHIM:
-                    return chunk + above
-            wanted = word(region, at + layout.frame_back)[0]
-        return address
+            code, back, instruction, stack, entry, owner = (
+                self._parse(region, slot - chunk) if 0 <= slot - chunk <= len(region) - self._frame_size else (0, 0, 0, 0, 0, _SHIM))
+            if back == caller and owner < _SHIM and not (entered and entry == 1):
+                caller = slot
+                slot += self._room(code)
+            elif generator:
+                caller, wanted = generator + _GENERATOR_FRAME, caller
+                code, back, instruction, stack, _, owner = self._parse(self._read(caller, self._frame_size), 0)
+                if back != wanted or owner != _GENERATOR:
+                    break
+                apart.append(caller)
+            else:
+                break
+            generator = 0
+            found.insert(0, (caller, code, instruction, owner))
+            if stack == -1:
+                return found, apart
+        raise Moved
+
+    def _iterated(self, address, stack, chunk, region):
+        """The generator that is on top of the own stack of a frame in the data stack, or 0."""
+        at = address - chunk + self._layout.frame_locals + 8 * (stack - 1)
+        if self._layout.version < (3, 12) or not 0 <= at <= len(region) - 8:
+            return 0                    # up to 3.11 they are called by way of C
+        return struct.unpack_from("<Q", region, at)[0]
 
     def _room(self, code):
         """Bytes that a frame of a code object takes in the data stack."""
@@ -273,54 +298,69 @@ class Walker:
         end: where the data stack ends.  held: {address: bytes} of frames that lie elsewhere; any other is read now.  still:
         whether it stands still.  Raises Cut for what cannot be a stack.
         """
-        layout, size, mask = self._layout, self._frame_size, self._mask
-        unpack, depth_of = struct.Struct("<Q").unpack_from, struct.Struct("<i").unpack_from
-        code_at, back_at, instruction_at = layout.frame_code, layout.frame_back, layout.frame_instruction
-        owner_at, stack_at, entry_at = layout.frame_owner, layout.frame_stack, layout.frame_entry
-        pointers = layout.version >= (3, 14)
+        size, mask, parse, shim = self._frame_size, self._mask, self._parse, _SHIM
+        pointers, entered = self._layout.version >= (3, 14), self._layout.frame_entry is not None
         older = [(chunk, region)]
         found, seen, apart = [], set(), []
         last = len(region) - size
-        owner, through_c, innermost = _SHIM, True, True
+        owner, through_c, unsure = shim, True, False
         while address:
-            if address in seen or len(seen) > MOST_FRAMES:
-                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle, or have no end")
+            if address in seen:
+                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle")
+            if len(seen) == MOST_FRAMES:
+                return Raw(tuple(found), depth, True, True), tuple(apart)
             seen.add(address)
-            at = address - chunk
+            at, elsewhere = address - chunk, False
             if 0 <= at <= last:
-                data = region
+                code, back, instruction, stack, entry, owner = parse(region, at)
             else:
                 data, at = self._elsewhere(address, older)
                 if data is None:
-                    data, at = held.get(address), 0
+                    data, at, elsewhere = held.get(address), 0, True
                     if data is None:
                         data = self._read(address, size)
-                    if data[owner_at] < _SHIM:
-                        apart.append(address)
-            owner = data[at + owner_at]
-            if owner < _SHIM:
-                code = unpack(data, at + code_at)[0] & mask
-                if pointers:
-                    # a frame that has ended holds no code; one that runs Python code itself holds no stack
-                    if not code or not (still or innermost or unpack(data, at + stack_at)[0]):
-                        raise Moved
-                elif not still and (depth_of(data, at + stack_at)[0] == -1) is not through_c:
-                    raise Moved
-                innermost = False
-                through_c = entry_at is not None and data[at + entry_at] == 1
-                found.append((address, code, unpack(data, at + instruction_at)[0], owner))
+                code, back, instruction, stack, entry, owner = parse(data, at)
+            if owner < shim:
+                code &= mask
+                if still:
+                    pass
+                elif pointers:
+                    # one that has ended holds no code, one that runs Python code itself holds no stack: all inside has ended
+                    if not code or not stack:
+                        found, apart = [], []
+                    if not code:
+                        address = back
+                        continue
+                elif stack == -1:
+                    if not through_c:
+                        found, apart, unsure = [], [], False        # it runs itself: what it called has ended
+                elif through_c:
+                    found, apart, unsure = [], [], True
+                if unsure and 0 <= at <= last and not elsewhere:
+                    # it has called another since, or has ended: then one further out runs
+                    try:
+                        caller = found[0][0] if found else address
+                        inner, others = self._called(caller, address + self._room(code), 0 if found else self._iterated(
+                            address, stack, chunk, region), chunk, region)
+                        found, apart, unsure = inner + found, others + apart, False
+                    except Moved:
+                        pass
+                through_c = entered and entry == 1
+                found.append((address, code, instruction, owner))
+                if elsewhere:
+                    apart.append(address)
             elif owner > 8:
                 raise Cut(f"no frame at {address:#x}")
             else:
                 through_c = True
                 if not depth:
                     depth = address
-            address, = unpack(data, at + back_at)
-        if owner < _SHIM and (layout.version >= (3, 12) or not through_c):
+            address = back
+        if unsure or (owner < shim and (self._layout.version >= (3, 12) or not through_c)):
             raise Moved                 # the frame of a generator that is just coming or going
         start, data = older[-1]
         first = start + _FIRST_FRAME
-        rooted = not data or (not unpack(data, 0)[0] and (first in seen or (start == chunk and end == first)))
+        rooted = not data or (not struct.unpack_from("<Q", data)[0] and (first in seen or (start == chunk and end == first)))
         return Raw(tuple(found), depth, rooted), tuple(apart)
 
     def _elsewhere(self, address, older):
@@ -344,44 +384,48 @@ class Walker:
     # up to 3.10: objects in the heap
 
     def _once_heap(self, address, _):
-        """A Raw, or None when what was read is not of one moment."""
+        """A Raw, or None when what was read is not of one moment.
+
+        The outer part seldom changes: it is read before and after.  The inner part is read twice in between, down to frames
+        of the outer part that are as they were; so the stack is that of the moment between these two.
+        """
         top = address + self._layout.thread_frame
         word = self._objects.word
-        chain = self._heap_chain(word(top), {}, ())
-        places = {frame[0]: place for place, frame in enumerate(chain)}
         depth = word(address + self._layout.thread_depth) if self._layout.thread_depth is not None else 0
+        chain, _ = self._heap_chain(word(top), {}, ())
         for _ in range(_HEAP_TRIES):
-            # what lies further out is as it was a moment ago: only what is inside of that is read, and read again; then the rest
-            try:
-                inner = self._heap_chain(word(top), places, chain)
-                if not inner or (_agree(inner, self._heap_chain(inner[0][0], places, chain))
-                                 and _agree(inner, self._heap_chain(inner[0][0], {}, ())) and self._is_of(word(top), inner)):
-                    return Raw(inner, depth, True)
-            except (Unreadable, Cut):
-                continue
-            chain = inner
             places = {frame[0]: place for place, frame in enumerate(chain)}
+            try:
+                inner, count = self._heap_chain(word(top), places, chain)
+                agree = inner and _agree(inner, self._heap_chain(inner[0][0], places, chain)[0])
+                chain, _ = self._heap_chain(word(top), {}, ())
+                if not inner and not chain:
+                    return Raw((), depth, True)
+                if agree and inner[count:] == chain[len(chain) - len(inner) + count:] and len(chain) + count >= len(inner):
+                    return Raw(inner[:MOST_FRAMES], depth, True, len(inner) >= MOST_FRAMES)
+            except Exhausted:
+                raise
+            except (Unreadable, Moved):
+                continue
         return None
 
-    def _is_of(self, address, frames):
-        """Whether frames are of the thread whose innermost frame is at an address: each code object has one frame that is
-        used anew, by any thread, and may be another's by now."""
-        if address == frames[0][0]:
-            return True
-        now = self._heap_chain(address, {frame[0]: place for place, frame in enumerate(frames)}, frames)
-        return bool(now) and now[-1][:2] == frames[-1][:2]
-
     def _heap_chain(self, address, known, tail):
-        """The frames from an address on; from where they are as `tail` has them, those."""
+        """(frames, how many of them are surely of now) from an address on.
+
+        known: {address: place} of the frames in `tail`, which were read before: where _JOINT of these follow one another as
+        they were, the others are taken from there.
+        """
         layout, size, read = self._layout, self._frame_size, self._read
         unpack = struct.Struct("<Q").unpack_from
         back_at, code_at, instruction_at, live_at = (layout.frame_back, layout.frame_code, layout.frame_instruction,
                                                      layout.frame_live)
         living = (0, 2) if layout.version >= (3, 10) else (1,)
-        found, seen = [], set()
+        found, seen, same = [], set(), 0
         while address:
-            if address in seen or len(seen) > MOST_FRAMES:
-                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle, or have no end")
+            if address in seen:
+                raise (Endless if len(seen) > _LONG else Cut)("its frames go in a circle")
+            if len(seen) == MOST_FRAMES:
+                break
             seen.add(address)
             data = read(address, size)
             kind, = unpack(data, 8)
@@ -393,10 +437,11 @@ class Walker:
             frame = (address, unpack(data, code_at)[0], instruction, 0)
             place = known.get(address)
             address, = unpack(data, back_at)
-            if place and tail[place] == frame and address == (tail[place + 1][0] if place + 1 < len(tail) else 0):
-                return tuple(found) + tail[place:]      # from here on out it is as it was
             found.append(frame)
-        return tuple(found)
+            same = same + 1 if place and tail[place] == frame else 0
+            if same == _JOINT and place + 1 < len(tail) and address == tail[place + 1][0]:
+                return tuple(found) + tail[place + 1:], len(found) - 1
+        return tuple(found), len(found) - 1
 
     def _learn_frame(self, address, kind):
         if self._frame_type is not None or self._objects.type_name(address) != ("frame", False):
@@ -504,6 +549,22 @@ class Walker:
         data = self._read(address + layout.frame_locals, 8 * count) if count else b""
         return [(name, value) for name, value in zip(known.names, struct.unpack(f"<{count}Q", data))
                 if value & self._mask or (self._objects.tagged and value & 2)]          # from 3.14 NULL and small numbers have tags
+
+
+def _parser(layout):
+    """A function of (bytes, place): (code, back, instruction, stack, entry, owner) of the frame there.
+
+    Raises ValueError when they do not follow one another in this order, as they do in every version that is known.
+    """
+    entry = layout.frame_owner - 1 if layout.frame_entry is None else layout.frame_entry       # before an owner is no other field
+    form, at = "<", 0
+    for offset, kind in ((layout.frame_code, "Q"), (layout.frame_back, "Q"), (layout.frame_instruction, "Q"),
+                         (layout.frame_stack, "Q" if layout.version >= (3, 14) else "i"), (entry, "B"), (layout.frame_owner, "B")):
+        form += "x" * (offset - at) + kind
+        at = struct.calcsize(form)
+        if at - struct.calcsize(kind) != offset:
+            raise ValueError("a frame's fields are in another order")
+    return struct.Struct(form).unpack_from
 
 
 def _agree(first, second):
