@@ -69,7 +69,9 @@ def plan(values):
     if values.http_socket:
         unix_path(values.http_socket, "--http-socket")
     if values.stacks_helper:
-        values["stacks_helper"] = unix_path(values.stacks_helper, "--stacks-helper")
+        path_of_helper = values["stacks_helper"] = unix_path(values.stacks_helper, "--stacks-helper")
+        if not os.path.isabs(path_of_helper):
+            raise UsageError(f"--stacks-helper {path_of_helper}: a path from /, as /run/modwsgi-tel-stacks/stacks.sock")
     return path, group, guards
 
 
@@ -91,12 +93,23 @@ def check(values, out):
         dead = may_bind(unix_path(values.http_socket, "--http-socket"), socket.SOCK_STREAM)
         lines.append(f"HTTP               {values.http_socket}, mode {values.http_socket_mode:04o}"
                      + (": takes over a dead socket" if dead else ""))
+    if values.stacks_helper:
+        lines.append(f"stacks             read by {values.stacks_helper}{_helper_trouble(values.stacks_helper)}")
     lines.append(f"token              {'asked for' if values.token_file else 'none'}")
     for name in sorted(values.given):
         if values.given[name] != "default":
             lines.append(f"{name.replace('_', '-'):<18} {values[name]!r} from {values.given[name]}")
     out("\n".join(lines) + "\n")
     return 0
+
+
+def _helper_trouble(path):
+    try:
+        return "" if stat.S_ISSOCK(os.stat(path).st_mode) else ": that is no socket; start modwsgi-tel stack-helper"
+    except FileNotFoundError:
+        return ": nothing is there now; start modwsgi-tel stack-helper"
+    except OSError as error:
+        return f": {describe(error)}"
 
 
 def _http_error(values, error):

@@ -48,6 +48,16 @@ PARAMETERS = (
     ("interpreter", "the name of a sub-interpreter; without it the main one"),
 )
 
+ASKED = (
+    ("202", "it will be read; wait_s: in about so many seconds"),
+    ("400", "neither pid nor id is given, or a parameter is not known"),
+    ("403", "nobody may ask here: --stacks-post, --stacks off, or a page of another site"),
+    ("404", "no such process is known"),
+    ("409", "it cannot be read: it has ended, or its pid is not what the kernel says of the sender; or the last try failed, which is "
+     "said once, and it is tried again"),
+    ("429", "it was read less than a second ago, or too many wait"),
+)
+
 SIGNALS = (
     ("SIGTERM, SIGINT", "take in what is queued, remove the sockets and end with status 0"),
     ("SIGHUP", "open the file of --log-file anew, after it was moved away"),
@@ -238,6 +248,9 @@ def program_page():
                "JSON too: an object with the key error.  HEAD is answered wherever GET is."),
         *tagged([_route(route) for route in ROUTES]),
         ".Pp", "Parameters:", *tagged([(_tag(name), prose(what)) for name, what in PARAMETERS]),
+        ".Pp", "The statuses of", ".Li POST /api/stacks :", *tagged([(f"Li {status}", prose(what)) for status, what in ASKED]),
+        ".Pp", *prose("Its outcome is in GET /api/stacks: the stacks, or problem.  With --stacks-post auto it is open where only this machine "
+               "can reach the collector, or --token-file is given; on opens it, off shuts it."),
         ".Pp", *prose("A request over TCP must be for a host that is ours: the address that was bound, a name of --allow-host; on "
                       "loopback localhost, 127.0.0.1 and ::1.  Another one gets 421, a POST from a page of another site 403."),
         *prose("With --token-file every request needs the header Authorization: Bearer TOKEN; a browser gives the token once "

@@ -36,6 +36,11 @@ def number(value, digits=1):
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
 
 
+def counted(amount, one, many=None):
+    """`1 request`, `2,000 requests`, `- requests` for None; many: a plural that is not made with an s."""
+    return f"{number(amount, 0)} {one if amount == 1 else many or one + 's'}"
+
+
 def percent(ratio):
     return UNKNOWN if ratio is None else f"{ratio * 100:.0f} %"
 

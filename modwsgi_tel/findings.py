@@ -340,7 +340,8 @@ RULES = (
          "Put right what it names; until then other findings may be missing."),
     Rule("silent", CRITICAL, _silent,
          f"A process has sent nothing for {SILENT_S:.0f} s and three intervals, without having said that it stops; or, "
-         "when all are silent and /proc cannot say that they live, nothing arrives.",
+         "when all are silent and /proc cannot say that they live, nothing arrives.  Where its stacks could be read, the line is "
+         "named in which the GIL is held.",
          "If the process lives look at its stacks: code that keeps the GIL stops its reports too; if nothing arrives "
          "see whether Apache runs and may write to the socket."),
     Rule("nothing-runs", CRITICAL, _nothing_runs,

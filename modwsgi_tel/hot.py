@@ -11,11 +11,10 @@ from modwsgi_tel.console.hot import FILTERS, WINDOWS
 from modwsgi_tel.console.keys import Ui, table_of, with_table
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.net.loop import Loop
-from modwsgi_tel.options import PROGRAM
 from modwsgi_tel.printable import printable_json, show
 from modwsgi_tel.profile.hot import Functions
 from modwsgi_tel.profile.samples import LATE
-from modwsgi_tel.sampling import Sampler, say_stops
+from modwsgi_tel.sampling import Sampler
 from modwsgi_tel.top import (DESIGN, Pages, Terminal, given_environment, glyphs_for, screen_for, terminal_size, wants_colour,
                              write_copy)
 
@@ -37,6 +36,7 @@ class Hot:
         self.problem = ""               # the newest that was told of a process
         self.trouble = ""
         self.over = lambda: None        # called when all processes have ended
+        self.gone = lambda why: None    # called with what is told of each of them
         self._now = loop.clock()
         self._drawing = 0               # number of the timer for the next drawing: older ones are not meant
         self.names = {reader.pid: (reader.command, reader.python) for reader in readers}
@@ -49,6 +49,7 @@ class Hot:
 
     def _gone(self, why):
         self.problem = why
+        self.gone(why)
         self.ui = self.ui._replace(message=why)
 
     def _ended(self):
@@ -141,7 +142,7 @@ def hot(values):
     if problems and not on_screen:
         targets.complain(problems)
     if values.stop and not on_screen:
-        say_stops(PROGRAM)
+        targets.say_stops()
     screen = screen_for(wants_colour(values, environ), "hot") if on_screen else None
     loop, console = Loop(), None
     try:
@@ -180,13 +181,30 @@ def _run(values, loop, console, problems):
 
 def _once(values, loop, console, problems):
     """Print what was seen in --duration."""
+    duration_s = ONCE_S if values.duration is None else values.duration
+    early, gone = [], []
+
+    def end(why):
+        early.append(why)
+        loop.stop()
+
+    for number, name in targets.ENDINGS.items():
+        loop.on_signal(number, lambda name=name: end(name))
     console.draw_lines = lambda lines: None
-    console.over = loop.stop
-    loop.after(ONCE_S if values.duration is None else values.duration, loop.stop)
+    console.gone = gone.append
+    console.over = lambda: end("the end of all processes")
+    began = loop.clock()
+    loop.after(duration_s, loop.stop)
     loop.run()
+    took_s = loop.clock() - began
     view = console.view(None)
     if not view["totals"].looks:
         raise TelError(console.problem or "ended before the first look")
+    console.sampler.close()
+    targets.complain(gone)
+    if early:
+        targets.say_ended(early[0], figures.duration(took_s), figures.duration(duration_s))
+    targets.say_missed(console.sampler.missed)
     if values.json:
         show(_json(console, view))
     else:

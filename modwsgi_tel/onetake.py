@@ -1,9 +1,10 @@
 """One read of one process, for a collector: by its pid, its start and its user, in a process that does nothing else.
 
-A question is (pid, start, uid): the pid that the kernel told of a sender, its start in clock ticks since boot as /proc told,
-and the sender's user.  Whatever else has that pid is not read.  An answer is a dict of JSON:
+A question is (pid, start, uid, gid): the pid that the kernel told of a sender, its start in clock ticks since boot as /proc
+told, and the sender's user and group.  Whatever else has that pid is not read, nor a process that has other rights as well:
+its user could not read that one himself.  An answer is a dict of JSON:
 
-    {"stacks": as model.stacks_json} or {"error": one line, "kind": model.REFUSED, GONE or FAILED}
+    {"stacks": as model.table_json} or {"error": one line, "kind": model.REFUSED, DENIED, GONE or FAILED}
 """
 import json
 import os
@@ -12,66 +13,79 @@ import time
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import find, procfs, threads
 from modwsgi_tel.proc.access import explain, parse_status
-from modwsgi_tel.stacks.model import FAILED, GONE, REFUSED, stacks_json
+from modwsgi_tel.stacks.model import DENIED, FAILED, GONE, REFUSED, Frame, table_json
 from modwsgi_tel.stacks.reader import Reader
 
-ANSWER_BYTES = 192 << 10                # of one process: a millisecond of the collector's time
+ANSWER_BYTES = 512 << 10                # of one process: some milliseconds of the collector's time; net.helper carries twice that
 THREADS_MOST = 512
-_FRAMES_MOST = (400, 200, 100, 50, 20, 5)
+FRAMES_MOST = 16 << 10                  # of all its threads
+_KEPT = (2000, 400, 100, 30, 10)        # frames of a thread, where there are too many
+_NAME_KEPT, _COMMAND_KEPT = 300, 1000   # letters, where that is still too much
 _LOOKS, _PAUSE_S = 3, 0.01              # as long as a thread moves
 _MAPS_BYTES = 4 << 20
 
 
 def take(question, allowed=None):
     """Read the stacks of one process; an answer.  allowed: None, or the uids whose processes may be read besides Apache's."""
-    pid, start, uid = question
+    pid = question[0]
     try:
-        wrong = _another(pid, start, uid) or _not_allowed(pid, allowed)
+        wrong = _another(question) or _not_allowed(pid, allowed)
         if wrong:
             return wrong
-        try:
-            os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
-        except PermissionError as error:
-            return _error(REFUSED, explain(pid, error))
+        os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
         stacks = _best_look(pid)
-        return _another(pid, start, uid, stacks.start) or {"stacks": bounded(stacks_json(stacks))}
+        return _another(question, stacks.start) or {"stacks": bounded(stacks)}
+    except PermissionError as error:
+        return _another(question) or _error(REFUSED, explain(pid, error))
     except (TelError, OSError) as error:
-        return _another(pid, start, uid) or _error(FAILED, str(error))
+        return _another(question) or _error(FAILED, str(error))
 
 
 def _error(kind, text):
     return {"error": text, "kind": kind}
 
 
-def _another(pid, start, uid, also=None):
+def _another(question, also=None):
     """An answer when this pid is not, or no longer, the process that is meant; else None."""
+    pid, start, uid, gid = question
     try:
         now = procfs.stat(pid).start
-        uids = parse_status(procfs.read(f"/proc/{pid}/status", 65536)).get(b"Uid", b"").split()
+        uids, gids = _ids(pid)
     except FileNotFoundError:
         return _error(GONE, f"process {pid} has ended")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         return _error(FAILED, f"cannot tell which process {pid} is: {error}")
     if now != start or also not in (None, start):
         return _error(GONE, f"process {pid} has ended; its pid is another process's now")
-    if not uids or int(uids[0]) != uid:
-        return _error(REFUSED, f"process {pid} is not of the user who sent its telemetry: it is not read")
+    if (set(uids), set(gids)) != ({uid}, {gid}):
+        return _error(DENIED, f"process {pid} is not wholly of the user and group who sent its telemetry (uids {_listed(uids)}, "
+                              f"gids {_listed(gids)}): it is not read")
     return None
+
+
+def _ids(pid):
+    """(uids, gids) of a process: real, effective, saved, of the file system.  Raises OSError, ValueError or KeyError."""
+    status = parse_status(procfs.read(f"/proc/{pid}/status", 65536))
+    return [[int(word) for word in status[name].split()] for name in (b"Uid", b"Gid")]
+
+
+def _listed(ids):
+    return " and ".join(map(str, dict.fromkeys(ids)))
 
 
 def _not_allowed(pid, allowed):
     """An answer when the helper service is not there for this process; else None."""
     if allowed is None:
         return None
-    uids = {int(word) for word in parse_status(procfs.read(f"/proc/{pid}/status", 65536)).get(b"Uid", b"").split()}
+    uids = set(_ids(pid)[0])
     if 0 in uids and 0 not in allowed:
-        return _error(REFUSED, f"process {pid} is root's: stack-helper reads it with --for-uid 0 alone")
+        return _error(DENIED, f"process {pid} is root's: stack-helper reads it with --for-uid 0 alone")
     if uids <= set(allowed):
         return None
     program = find.base_name(threads.executable(pid) or "")
     if find.is_apache(program) or b"/mod_wsgi" in procfs.read(f"/proc/{pid}/maps", _MAPS_BYTES):
         return None
-    return _error(REFUSED, f"process {pid} is not Apache's: stack-helper reads it with --for-uid {min(uids)} alone")
+    return _error(DENIED, f"process {pid} is not Apache's: stack-helper reads it with --for-uid {min(uids)} alone")
 
 
 def _best_look(pid):
@@ -90,17 +104,69 @@ def _best_look(pid):
     return best[1]
 
 
-def bounded(data):
-    """The JSON of a process with at most THREADS_MOST threads and ANSWER_BYTES; what was left out is said."""
-    if len(data["threads"]) > THREADS_MOST:
-        data["problem"] = f"cut: {len(data['threads'])} threads, {THREADS_MOST} kept"
-        data["threads"] = sorted(data["threads"], key=lambda thread: (not thread["owns_gil"], thread["idle"]))[:THREADS_MOST]
-    for most in _FRAMES_MOST:
-        for thread in data["threads"]:
-            frames = thread["frames"]
-            if len(frames) > most:
-                said = thread["problem"] or f"cut: the innermost {most} of {len(frames)} frames kept"
-                thread.update(frames=frames[:most], whole=False, problem=said)
-        if len(json.dumps(data, separators=(",", ":"))) <= ANSWER_BYTES:
+def bounded(stacks):
+    """The JSON of a Stacks with at most THREADS_MOST threads, FRAMES_MOST and ANSWER_BYTES; what was left out is said.
+
+    Idle threads lose first, then those that are where another one is; last those that serve a request or hold the GIL.
+    """
+    if len(stacks.threads) > THREADS_MOST:
+        stacks = _without_threads(stacks, [each for _, each in _ranked(stacks.threads)][:THREADS_MOST], len(stacks.threads))
+    data = _fitting(stacks)
+    if data is not None:
+        return data
+    ranked, most = _ranked(stacks.threads), {}
+    for rank in range(_LOWEST, -1, -1):
+        for most[rank] in _KEPT:
+            cut = stacks._replace(threads=tuple(_cut(thread, most.get(which)) for which, thread in ranked))
+            data = _fitting(cut)
+            if data is not None:
+                return data
+    cut = cut._replace(command=cut.command[:_COMMAND_KEPT], threads=tuple(map(_clipped, cut.threads)))
+    kept = cut.threads
+    while True:
+        data = _fitting(cut if kept is cut.threads else _without_threads(cut, kept, len(cut.threads)))
+        if data is not None:
             return data
-    return {**data, "threads": [], "problem": "cut: more than can be kept"}
+        kept = kept[:len(kept) // 2]
+
+
+_LOWEST = 3
+
+
+def _ranked(threads):
+    """[(rank, ThreadStack)], those that are kept longest first."""
+    seen, ranked = set(), []
+    for thread in threads:
+        rank = (0 if thread.request is not None or thread.owns_gil else _LOWEST if thread.idle else
+                2 if thread.frames in seen else 1)
+        seen.add(thread.frames)
+        ranked.append((rank, thread))
+    return sorted(ranked, key=lambda each: each[0])
+
+
+def _fitting(stacks):
+    """The JSON of a Stacks, or None when it is too large."""
+    if sum(len(thread.frames) for thread in stacks.threads) > FRAMES_MOST:
+        return None
+    data = table_json(stacks)
+    return data if len(json.dumps(data)) <= ANSWER_BYTES else None
+
+
+def _cut(thread, most):
+    """The thread with at most so many frames: the innermost ones, and a fourth of them the outermost."""
+    frames = thread.frames
+    if most is None or len(frames) <= most:
+        return thread
+    inner = most - most // 4
+    said = f"cut: {len(frames) - most} of {len(frames)} frames left out after the innermost {inner}"
+    return thread._replace(frames=frames[:inner] + frames[len(frames) - most // 4:], problem=thread.problem or said)
+
+
+def _clipped(thread):
+    return thread._replace(frames=tuple(Frame(frame.function[:_NAME_KEPT], frame.file[-_NAME_KEPT:], frame.line, frame.interpreter)
+                                        for frame in thread.frames))
+
+
+def _without_threads(stacks, kept, whole):
+    said = f"cut: {len(kept)} of {whole} threads kept"
+    return stacks._replace(threads=tuple(kept), problem=f"{stacks.problem}; {said}" if stacks.problem else said)

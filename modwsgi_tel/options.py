@@ -232,9 +232,9 @@ OPTIONS = (
     Option("all-python", FLAG, "", "", _TARGETS, "Processes", "every process of Python"),
     Option("subprocesses", FLAG, "", "", _TARGETS, "Processes", "and all that descend from these"),
     Option("no-idle", FLAG, "", "", _STACKS, "Output", "leave out threads of a pool that have nothing to do"),
-    Option("locals", FLAG, "", "", _STACKS, "Output", "with arguments and variables: short, nothing is called, secrets by name are "
-           "masked"),
-    Option("flat", FLAG, "", "", _STACKS, "Output", "a line for each thread"),
+    Option("locals", FLAG, "", "", _STACKS, "Output", "with arguments and variables: short, nothing is called; what its name or its "
+           "looks tell to be a secret is masked, but source lines are shown as they are"),
+    Option("flat", FLAG, "", "", _STACKS, "Output", "a line for each thread, at one look"),
     Option("json", FLAG, "", "", _STACKS, "Output", "JSON; frames innermost first"),
     Option("interval", seconds(0.01), "", "TIME", _STACKS, "Several looks", "look again after so long: what stayed, and what moved"),
     Option("count", whole(1, 1000), "", "N", _STACKS, "Several looks", "so many looks (default 2 with --interval, else 1)"),
@@ -254,8 +254,8 @@ OPTIONS = (
            "process, interpreter, thread, or some with commas between them: an outermost frame for each"),
     Option("stop", FLAG, "", "", _PROFILE, "Looks", "hold the thread with the GIL for a moment at each look (ptrace), so that "
            "it cannot move; without this nothing is ever stopped"),
-    Option("output", text, "", "FILE", ("record",), "Output", "write there, whole or not at all; without it folded stacks go to "
-           "stdout", "o"),
+    Option("output", text, "", "FILE", ("record",), "Output", "write there, whole or not at all; without it, or with -, to "
+           "stdout: folded stacks, or as --format says", "o"),
     Option("format", one_of("svg", "folded", "speedscope", "firefox"), "", "FORMAT", ("record",), "Output",
            "svg, folded, speedscope or firefox; without it by the ending of FILE: .svg, .folded, .speedscope.json, .firefox.json"),
     Option("diff", text, "", "BEFORE", ("record",), "Output", "show what changed since this former recording (.folded or "
@@ -334,7 +334,8 @@ COMMANDS = (
     Command("stack-helper", "read stacks for a collector that may not", "",
             "A small service with the right to read other processes (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH), so that the "
             "collector needs none: serve --stacks-helper names its socket.  It reads Apache's processes, but for root's, for "
-            "those whom it is told to serve, and gives stacks without variables.",
+            "those whom it is told to serve, and gives stacks without variables.  A unit for systemd is in the project's README, "
+            "under Which line a slow request is on.",
             (("stack-helper --socket-group modwsgi-tel --allow-uid modwsgi-tel", "for a collector of the user modwsgi-tel"),
              ("stack-helper --for-uid gunicorn", "processes of this user too"))),
     Command("simulate", "send the telemetry of a made-up fleet to a collector", "",

@@ -1,27 +1,27 @@
 """record: where running processes spend their time, as a file; joins proc, stacks, profile and the loop."""
 import os
 import select
-import signal
 import sys
 
 from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError
-from modwsgi_tel.figures import duration, percent
+from modwsgi_tel.figures import counted, duration, percent
 from modwsgi_tel.net.loop import Loop
-from modwsgi_tel.options import PROGRAM
-from modwsgi_tel.printable import printable, show
+from modwsgi_tel.printable import show
 from modwsgi_tel.profile.formats import check_comparing, format_of, former, write
 from modwsgi_tel.profile.samples import Profile
 from modwsgi_tel.report.whole import check_writable, write_whole
-from modwsgi_tel.sampling import Sampler, say_stops
+from modwsgi_tel.sampling import Sampler
+from modwsgi_tel.targets import ENDINGS, say
 
 PROGRESS_S = 0.25                       # between two rewritings of the line that tells how far it is
 _MOST_SAID = 20                         # processes whose end is told
-_ENDINGS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 
 def record(values):
     """The command; its exit status: 0, 1 when some process could not be read at all, 2 when none could."""
+    if values.output == "-":
+        values["output"] = None         # stdout, as where nothing is named
     form = format_of(values.output, values.format)
     before = None
     if values.diff:
@@ -32,11 +32,11 @@ def record(values):
     readers, problems, _ = targets.readers(values)
     targets.complain(problems)
     if values.stop:
-        say_stops(PROGRAM)
+        targets.say_stops()
     profile = Profile(values.by or (), values.gil, values.cpu, values.idle, values.rate)
     loop = Loop()
     try:
-        ended, said = _recorded(values, loop, readers, profile)
+        ended, said, missed = _recorded(values, loop, readers, profile)
         if not profile.looks:
             raise TelError(said[-1] if said else f"{ended or 'the end'} came before the first look: nothing was recorded")
         # a Ctrl-C while it is written changes nothing: the loop's handlers are still there
@@ -47,12 +47,13 @@ def record(values):
             show("".join(pieces))
     finally:
         loop.close()
-    _tell(values, profile, ended)
+    _tell(values, profile, ended, missed)
     return 1 if problems else 0
 
 
 def _recorded(values, loop, readers, profile):
-    """(what ended it early or None, [what was said of processes that could not be read any more]): until then looks go on."""
+    """(what ended it early or None, [what was said of processes that could not be read any more], how often --stop held
+    nobody): until then looks go on."""
     early, said = [], []
     line = _Line()
 
@@ -70,11 +71,12 @@ def _recorded(values, loop, readers, profile):
                       lambda: end("the end of all processes"), values.stop, values.cpu, values.subprocesses)
 
     def progress():
-        line.write(f"{duration(loop.clock() - began)} of {duration(values.duration)}, {len(sampler.processes):,} processes, "
-                   f"{profile.looks:,} looks, {profile.taken:,} samples, moving {percent(profile.moving / max(1, profile.taken))}, "
+        line.write(f"{duration(loop.clock() - began)} of {duration(values.duration)}, "
+                   f"{counted(len(sampler.processes), 'process', 'processes')}, {counted(profile.looks, 'look')}, "
+                   f"{counted(profile.taken, 'sample')}, moving {percent(profile.moving / max(1, profile.taken))}, "
                    f"late {profile.late:,}")
 
-    for number, name in _ENDINGS.items():
+    for number, name in ENDINGS.items():
         loop.on_signal(number, lambda name=name: end(name))
     if line.shown:
         loop.every(PROGRESS_S, progress)
@@ -84,24 +86,18 @@ def _recorded(values, loop, readers, profile):
     finally:
         sampler.close()
         line.clear()
-    return (early[0] if early else None), said
+    return (early[0] if early else None), said, sampler.missed
 
 
-def _tell(values, profile, ended):
+def _tell(values, profile, ended, missed):
     if ended:
-        _say(f"ended early by {ended}, {duration(profile.duration_s)} of {duration(values.duration)}: what there is is whole")
+        targets.say_ended(ended, duration(profile.duration_s), duration(values.duration))
+    targets.say_missed(missed)
     if not profile.taken:
-        _say("no samples: " + ("no thread held the GIL" if profile.gil and profile.looks else
+        say("no samples: " + ("no thread held the GIL" if profile.gil and profile.looks else
                                "all threads were idle; --idle counts them too" if profile.idle_seen else
                                "no thread used CPU time" if profile.cpu else "no process had a thread with Python in it"))
-    _say(f"{values.output or 'stdout'}: {profile.told()[-1]}")
-
-
-def _say(text):
-    try:
-        sys.stderr.write(f"{PROGRAM}: {printable(text)}\n")
-    except OSError:
-        pass                            # nobody reads it
+    say(f"{values.output or 'stdout'}: {profile.told()[-1]}")
 
 
 class _Line:
@@ -131,7 +127,7 @@ class _Line:
 
     def say(self, text):
         self.clear()
-        _say(text)
+        say(text)
 
     def _put(self, text):
         try:

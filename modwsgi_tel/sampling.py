@@ -1,6 +1,4 @@
 """Looks at running processes again and again, inside of a loop: what `record` and `hot` are made of."""
-import sys
-
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import find
 from modwsgi_tel.stacks.reader import Reader
@@ -31,6 +29,8 @@ class Sampler:
     stop: hold the thread with the GIL at each look.  cpu: looks tell the CPU time of threads.  subprocesses: take up new ones,
     for as long as any process is left.
 
+    missed: how often `stop` held nobody, of processes that are no longer looked at.
+
     A turn that comes late is not made up for; and there is at least as much rest between two turns as the first one took.
     """
 
@@ -38,6 +38,7 @@ class Sampler:
         self.loop, self.interval_s, self.cpu = loop, 1.0 / rate, cpu
         self.took, self.gone, self.ended = took, gone, ended
         self.paused = False
+        self.missed = 0
         self._stopper = _stopper if stop else lambda pid: None
         self.processes = {}             # pid -> _Process
         self._tries = {}                # pid of a subprocess that could not be read -> searches at which it was seen
@@ -49,6 +50,7 @@ class Sampler:
             loop.every(RESCAN_S, self._rescan, slack_s=RESCAN_S / 2)
 
     def _add(self, reader):
+        reader.hurry()
         self.processes[reader.pid] = _Process(reader, self._stopper(reader.pid))
 
     def pause(self, paused):
@@ -76,7 +78,7 @@ class Sampler:
         try:
             stacks = process.reader.look(requests=False, detail=False, cpu=self.cpu, stopper=process.stopper)
         except TelError as error:
-            process.close()
+            self._leave(process)
             del self.processes[process.reader.pid]
             self.gone(str(error))
             return
@@ -100,17 +102,17 @@ class Sampler:
             except TelError:
                 self._tries[pid] = self._tries.get(pid, 0) + 1
 
+    def _leave(self, process):
+        process.close()
+        if process.stopper is not None:
+            self.missed += process.stopper.missed
+
     def close(self):
         for process in self.processes.values():
-            process.close()
+            self._leave(process)
         self.processes = {}
 
 
 def _stopper(pid):
     from modwsgi_tel.stacks.stop import Stopper
     return Stopper(pid)
-
-
-def say_stops(program):
-    """What --stop does, on stderr."""
-    sys.stderr.write(f"{program}: --stop: the thread that holds the GIL stands still for a moment at each look\n")

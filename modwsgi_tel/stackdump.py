@@ -1,23 +1,25 @@
 """stacks: the Python stacks of running processes, or of a core file.  Joins proc, stacks and their text."""
 import json
 import os
-import sys
-import time
 
 from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.figures import counted
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.stacks import not_whole, text
 from modwsgi_tel.stacks.model import stacks_json
-from modwsgi_tel.stacks.sources import Sources
+from modwsgi_tel.stacks.sources import Rights, Sources
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_EARLY_MOST = 256                       # processes whose files can still be read when they have ended: each takes a descriptor
 _OF_PROCESSES = ("group", "apache", "all_python", "subprocesses", "interval", "count", "stop")
 
 
 def stacks(values):
     """The command; its exit status: 0, 1 when some process could not be read, 2 when none could."""
     if values.self_check:
+        if values.arguments:
+            raise UsageError("--self-check reads a child of its own: no pid goes with it")
+        values.refuse((*_OF_PROCESSES, "core", "executable", "root"), "--self-check reads a child of its own")
         return _self_check(values)
     if values.core:
         if values.arguments:
@@ -27,14 +29,16 @@ def stacks(values):
     values.refuse(("executable", "root"), "these belong to --core")
     if values.interval is not None and values.count is None:
         values["count"] = 2
+    if values.flat and (values.count or 1) > 1:
+        raise UsageError("--flat is a line for each thread at one look: it goes without --interval and --count")
     found, problems, resting = targets.readers(values)
-    stoppers = {}
+    readers, stoppers, sources = {reader.pid: reader for reader in found}, {}, {}
     try:
         if values.stop:
             from modwsgi_tel.stacks.stop import Stopper
-            sys.stderr.write("modwsgi-tel: --stop: the thread that holds the GIL stands still for a moment at each look\n")
+            targets.say_stops()
             stoppers = {reader.pid: Stopper(reader.pid) for reader in found}
-        looks = _looks(values, found, stoppers, problems)
+        looks = _looks(values, found, stoppers, sources, problems)
     finally:
         for stopper in stoppers.values():
             stopper.close()
@@ -44,15 +48,16 @@ def stacks(values):
     if values.json:
         show(_json([look for each in seen for look in each]))
     else:
-        _show(values, seen, resting)
+        _show(values, seen, resting, lambda pid: sources.get(pid) or readers[pid].sources())
     for reader in found:
         reader.close()
     targets.complain(problems)
+    targets.say_missed(sum(stopper.missed for stopper in stoppers.values()))
     return 1 if problems else 0
 
 
-def _looks(values, found, stoppers, problems):
-    """{pid: [Stacks, ...]} of --count looks, --interval apart."""
+def _looks(values, found, stoppers, sources, problems):
+    """{pid: [Stacks, ...]} of --count looks, --interval apart.  sources: gets {pid: Sources}, while they can be had."""
     looks = {reader.pid: [] for reader in found}
     left = list(found)
 
@@ -63,25 +68,35 @@ def _looks(values, found, stoppers, problems):
             except TelError as error:
                 problems.append(str(error))
                 left.remove(reader)
+                continue
+            if not (values.json or values.flat or reader.pid in sources) and len(sources) < _EARLY_MOST:
+                sources[reader.pid] = reader.sources()
 
     count = values.count or 1
     look()
-    if count > 1:
+    if count > 1 and left:
         from modwsgi_tel.net.loop import Loop
-        loop, taken = Loop(), [1]
+        loop, taken, early = Loop(), [1], []
 
         def again():
             look()
             taken[0] += 1
             if taken[0] >= count or not left:
                 loop.stop()
+
+        def end(why):
+            early.append(why)
+            loop.stop()
+
+        for number, name in targets.ENDINGS.items():
+            loop.on_signal(number, lambda name=name: end(name))
         loop.every(1.0 if values.interval is None else values.interval, again)
         try:
             loop.run()
-        except KeyboardInterrupt:
-            pass                        # what was seen so far is shown
         finally:
             loop.close()
+        if early and taken[0] < count:
+            targets.say_ended(early[0], taken[0], counted(count, "look"))
     return looks
 
 
@@ -98,16 +113,16 @@ def _width():
         return None                     # a file or a pipe: lines as long as they are
 
 
-def _show(values, seen, resting):
+def _show(values, seen, resting, sources_of):
     width, parts, bare = _width(), [], []
     for looks in seen:
         newest = looks[-1]
         if len(seen) > 1 and not any(thread.frames or thread.problem for look in looks for thread in look.threads):
             bare.append(newest)
             continue
-        sources = Sources(f"/proc/{newest.pid}/root", f"/proc/{newest.pid}/cwd", _started(newest))
+        sources = sources_of(newest.pid)
         try:
-            parts.append(text(newest, looks, sources, width, not values.no_idle, values.flat, requests=True))
+            parts.append(text(newest, looks, sources, width, not values.no_idle, values.flat, requests=True, meant=values.count or 1))
         finally:
             sources.close()
     if values.flat:
@@ -118,11 +133,6 @@ def _show(values, seen, resting):
         closing.append(f"{resting} more in which no Python code runs")
     closing += not_whole([looks[-1] for looks in seen])
     show("\n".join(parts + ["".join(line + "\n" for line in closing)] * bool(closing)))
-
-
-def _started(stacks):
-    """Wall seconds of a process's start."""
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - stacks.start / _TICKS)
 
 
 # --- core files ---------------------------------------------------------------------------------
@@ -144,7 +154,8 @@ def _core(values):
                                                    "address": core.signal.address, "tid": core.threads[0].tid}
         show(json.dumps([{**stacks_json(found), "core": values.core, "signal": signal, "problems": problems}], indent=1) + "\n")
         return 0
-    sources = Sources(values.root or "/")
+    # a core names files as it likes, and root's may be a copy of another's: then what all may read
+    sources = Sources(values.root or "/", who=Rights(core.owner or None, frozenset()))
     try:
         shown = text(found, (), sources, _width(), not values.no_idle, values.flat)
     finally:

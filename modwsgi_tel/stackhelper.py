@@ -1,6 +1,6 @@
 """stack-helper: reads stacks for a collector that should not hold CAP_SYS_PTRACE itself.
 
-Over a unix stream socket: one line {"pid", "start", "uid"} in, an answer of `onetake.take` out, then the connection ends.
+Over a unix stream socket: one line {"pid", "start", "uid", "gid"} in, an answer of `onetake.take` out, then the connection ends.
 Each read is done by a process of its own, so that a wrong one hurts nothing else.  Who may ask: root, the service's own
 user and those of --allow-uid.  What may be read: Apache's processes, but for root's, and processes of --for-uid.
 """
@@ -18,13 +18,15 @@ from modwsgi_tel.net.log import Log
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.onetake import take
 from modwsgi_tel.options import STACKS_SOCKET
-from modwsgi_tel.stacks.model import FAILED
+from modwsgi_tel.proc.access import lacking
+from modwsgi_tel.stacks.model import AWAY, FAILED
 
 LIMIT_S = 5.0                           # for one read; then the process that reads is killed
 CONNECTIONS = 16
 LINE_BYTES = 256
 ASK_S = 5.0                             # for the line to arrive, and for the answer to be taken
 _BACKLOG = 16
+_ASKED = ("pid", "start", "uid", "gid")
 _PEER = struct.Struct("3i")             # struct ucred of SO_PEERCRED
 
 
@@ -39,12 +41,11 @@ def uid_of(name, flag):
 
 
 def question_of(line):
-    """(pid, start, uid) of a line.  Raises ValueError."""
+    """(pid, start, uid, gid) of a line.  Raises ValueError."""
     asked = json.loads(line)
-    question = tuple(asked[name] for name in ("pid", "start", "uid")) if isinstance(asked, dict) and {
-        "pid", "start", "uid"} <= set(asked) else ()
-    if len(question) != 3 or not all(type(each) is int and 0 <= each < 1 << 63 for each in question) or not question[0]:
-        raise ValueError('ask {"pid": N, "start": clock ticks, "uid": N}')
+    question = tuple(asked[name] for name in _ASKED) if isinstance(asked, dict) and set(_ASKED) <= set(asked) else ()
+    if not question or not all(type(each) is int and 0 <= each < 1 << 63 for each in question) or not question[0]:
+        raise ValueError('ask {"pid": N, "start": clock ticks, "uid": N, "gid": N}')
     return question
 
 
@@ -133,7 +134,7 @@ class _Connection:
             self._answer({"error": f"not a question: {error}", "kind": FAILED})
             return
         if not service.may_read():
-            self._answer({"error": f"more than {service._rate:g} reads a second: --stacks-rate bounds them", "kind": FAILED})
+            self._answer({"error": f"more than {service._rate:g} reads a second: --stacks-rate bounds them", "kind": AWAY})
             return
         self._helper.ask(lambda asked: take(asked, service.read_of), question, self._answer)
 
@@ -167,6 +168,16 @@ class _Connection:
             self._socket.close()
 
 
+def _say_what_is_lacking(log):
+    try:
+        lacks = lacking()
+    except (OSError, KeyError, ValueError):
+        return                          # each answer will say it
+    if lacks:
+        log.warning(f"this has {lacks}: at most processes of its own user can be read; in its unit add "
+                    "AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH")
+
+
 def stack_helper(values):
     """Serve until SIGTERM or SIGINT; the exit status."""
     # the variable for it is serve's too, and names another socket
@@ -181,6 +192,7 @@ def stack_helper(values):
     try:
         service = Service(loop, log, path, values.socket_mode, group, allow, read_of, values.stacks_rate)
         log.info(f"reads stacks for who asks on unix:{path}")
+        _say_what_is_lacking(log)
         loop.run()
         log.info(f"stopped; answered {service.answered}, turned away {service.turned_away}")
     finally:

@@ -7,7 +7,7 @@ import socket
 import time
 
 from modwsgi_tel.net.helper import Helper
-from modwsgi_tel.stacks.model import FAILED, GONE, REFUSED, stacks_of
+from modwsgi_tel.stacks.model import AWAY, DENIED, FAILED, GONE, REFUSED, stacks_of_table
 
 LIMIT_S = 5.0                           # for one take; then the helper is killed
 SERVICE_S = 4.0                         # for the helper service to answer
@@ -25,12 +25,12 @@ def take(question):
 
 def take_by_service(question):
     """Let the helper service read; an answer.  question: its socket's path, then as for `take`."""
-    path, pid, start, uid = question
+    path, pid, start, uid, gid = question
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as service:
             service.settimeout(SERVICE_S)
             service.connect(path)
-            service.sendall(json.dumps({"pid": pid, "start": start, "uid": uid}).encode() + b"\n")
+            service.sendall(json.dumps({"pid": pid, "start": start, "uid": uid, "gid": gid}).encode() + b"\n")
             said = b""
             while len(said) <= _ANSWER_BYTES:
                 part = service.recv(65536)
@@ -38,8 +38,10 @@ def take_by_service(question):
                     break
                 said += part
     except OSError as error:
-        return _error(REFUSED, f"the helper service does not answer at {path}: {error}; see whether modwsgi-tel stack-helper "
+        return _error(AWAY, f"the helper service does not answer at {path}: {error}; see whether modwsgi-tel stack-helper "
                                "runs, and whether its socket's group is this collector's")
+    if not said:
+        return _error(AWAY, f"the helper service at {path} hangs up on this user: start it with --allow-uid, and see its log")
     try:
         answer = json.loads(said)
         if "stacks" in answer or {"error", "kind"} <= set(answer):
@@ -98,9 +100,9 @@ class Taker:
         process, why = found
         taken.begin(process, why, now)
         self._free_now = now + 1.0 / taken.rate
-        question = (process.who.sender_pid, process.trust.start, process.who.uid)
+        question = (process.who.sender_pid, process.trust.start, process.who.uid, process.who.gid)
         work, question = (take, question) if taken.helper is None else (take_by_service, (taken.helper, *question))
-        self.helper.ask(work, question, lambda answer: self._took(process, why, question[-2], answer))
+        self.helper.ask(work, question, lambda answer: self._took(process, why, question[-3], answer))
 
     def _took(self, process, why, start, answer):
         self._settle(process, why, start, answer, self._loop.clock(), time.time())
@@ -114,20 +116,30 @@ class Taker:
             if process.trust.start != start:
                 return                  # it has been another one for a while
             try:
-                stacks = stacks_of(answer["stacks"])
+                stacks = stacks_of_table(answer["stacks"])
                 taken.add(self._fleet, process, why, stacks, now, wall)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 self._fail(process, f"the stacks of process {process.pid} are not as they should be: {error!r}")
                 return
             if self._imports and taken.helper is None:
                 self._later_import()
-        elif answer["kind"] == GONE:
-            taken.fail(process, answer["error"], gone=True)
-        elif answer["kind"] == REFUSED:
-            taken.refuse(process, answer["error"], now)
-            self._say(answer["error"])
         else:
-            self._fail(process, answer["error"])
+            self._not_taken(process, answer["kind"], answer["error"], now)
+
+    def _not_taken(self, process, kind, problem, now):
+        taken = self._taken
+        if kind == REFUSED:
+            problem = (f"{problem}; or let stack-helper read it (--stacks-helper)" if taken.helper is None else
+                       f"stack-helper: {problem}")
+            taken.refuse(process, problem, now)
+        elif kind == DENIED:
+            taken.deny(process, problem)
+        elif kind == AWAY:
+            taken.away(process, problem, now)
+        else:
+            taken.fail(process, problem, gone=kind == GONE)
+        if kind != GONE:
+            self._say(problem)
 
     def _fail(self, process, problem):
         self._taken.fail(process, problem)

@@ -1,14 +1,20 @@
 """Which processes a command looks at: those named by pid, and those chosen by what they are."""
+import re
+import signal
 import sys
 
 from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.figures import counted
 from modwsgi_tel.options import PROGRAM
 from modwsgi_tel.printable import printable
 from modwsgi_tel.proc import find
 from modwsgi_tel.stacks.reader import Reader
 from modwsgi_tel.stacks.runtime import NotRunning
 
+ENDINGS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}     # end looking, and keep what was seen
 _MOST_PID = 1 << 22                     # the kernel's own limit
+_NAMED = 5                              # processes that are named where one reason is that of many
+_PROCESS = re.compile(r"\bprocess (\d+)\b")
 
 
 def pids(values):
@@ -54,16 +60,47 @@ def readers(values):
             if pid in named or not values.subprocesses:
                 problems.append(str(error))
     if not found and not problems:
-        raise TelError(f"Python code runs in none of these {resting} processes")
+        raise TelError(f"Python code runs in none of {counted(resting, 'process', 'processes')}")
     if not found:
         if len(problems) > 1:
             complain(problems)
-            problems = [f"none of {len(problems)} processes could be read"]
+            problems = [f"none of {counted(len(problems), 'process', 'processes')} could be read"]
         raise TelError(problems[0])
     return found, problems, resting
 
 
 def complain(problems):
-    """Tell on stderr what could not be read."""
+    """Tell on stderr what could not be read: one reason once, with whom else it is that of."""
+    alike = {}
     for line in problems:
-        sys.stderr.write(f"{PROGRAM}: {printable(line)}\n")
+        alike.setdefault(_PROCESS.sub("process", line, count=1), []).append(line)
+    for first, *others in alike.values():
+        named = [found.group(1) for found in map(_PROCESS.search, others[:_NAMED]) if found]
+        more = ["..."] if len(others) > _NAMED else []
+        say(first + (f" ({len(others) + 1:,} processes: also {', '.join(named + more)})" if named else ""))
+
+
+def say(text):
+    """Tell something on stderr, in one line."""
+    try:
+        sys.stderr.write(f"{PROGRAM}: {printable(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass                            # nobody reads it
+
+
+def say_ended(by, done, meant):
+    """Tell on stderr that looking ended before it was meant to.  done, meant: how far it came, as text."""
+    say(f"ended early by {by}, {done} of {meant}: what there is is whole")
+
+
+def say_stops():
+    """Tell on stderr what --stop does."""
+    say("--stop: the thread that holds the GIL stands still for a moment at each look")
+
+
+def say_missed(missed):
+    """Tell on stderr how often --stop held nobody, if ever."""
+    if missed:
+        say(f"--stop: {counted(missed, 'time')} the thread that holds the GIL could not be held: it was ending, in a wait that cannot "
+            "be interrupted, or its id is not known")

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from _thread import start_new_thread
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
@@ -22,6 +23,7 @@ def waits_for_a_lock(event):
 
 
 def application(environ, start_response):
+    threading.current_thread().name = "request"
     waits_for_a_lock(environ["never"])
 
 
@@ -29,7 +31,7 @@ def main(path, pid, slow):
     worker = Worker(int(pid) or os.getpid(), group="stuck")
     environ = {"mod_wsgi.request_id": "id-1", "mod_wsgi.thread_id": 1, "wsgi.version": (1, 0), "REQUEST_METHOD": "GET",
                "SCRIPT_NAME": "", "PATH_INFO": "/slow", "never": threading.Event(), "secret": "swordfish"}
-    threading.Thread(target=application, args=(environ, None), name="request", daemon=True).start()
+    start_new_thread(application, (environ, None))      # as mod_wsgi calls it: with nothing around it
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         def tell():
             while True:

@@ -17,9 +17,9 @@ from modwsgi_tel import onetake, takers
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.proc import procfs
 from modwsgi_tel.state.taken import Taken
-from modwsgi_tel.stacks.model import Stacks, ThreadStack, stacks_json
+from modwsgi_tel.stacks.model import Frame, Stacks, ThreadStack, stacks_of_table, table_json
 from running import ROOT, Collector, copy_of_the_sources, short_folder, wait_until
-from test_taken import a_fleet_with, a_take
+from test_taken import APP, a_fleet_with, a_take, a_thread
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user: needs root")
@@ -49,7 +49,8 @@ def own_functions(stack):
 def the_slow(collector, timeout=15.0):
     """The stack of the one slow request, once it has one."""
     return collector.wait_for("/api/slow", lambda answer: next(
-        (row["entry"]["stack"] for row in answer["slow_requests"] if row["entry"]["stack"]), None), timeout)
+        (row["entry"]["stack"] for row in answer["slow_requests"] if row["entry"]["stack"] and row["entry"]["stack"]["frames"]), None),
+        timeout)
 
 
 def counters(collector):
@@ -110,11 +111,14 @@ def test_a_header_with_the_pid_of_another_leads_to_no_read():
 
 
 def test_with_stacks_off_nothing_is_read():
-    with Collector("--stacks", "off") as collector, a_sender(collector.socket) as process:
+    with Collector("--stacks", "off", "--stacks-post", "on") as collector, a_sender(collector.socket) as process:
         collector.wait_for("/api/slow", lambda found: found["slow_requests"])
         time.sleep(1.5)
-        assert (counters(collector), collector.json("/api/stacks")["stacks"]) == ({}, "off")
-        assert collector.post("/api/stacks?pid=%d" % process.pid)[0] == 409
+        answer = collector.json("/api/stacks")
+        assert (counters(collector), answer["stacks"], answer["post"]) == ({}, "off", False)
+        for pid in (process.pid, 4194305):
+            status, _, body = collector.post("/api/stacks?pid=%d" % pid)
+            assert (status, "(--stacks off)" in json.loads(body)["error"]) == (403, True)
 
 
 @contextlib.contextmanager
@@ -132,12 +136,13 @@ def test_a_collector_that_may_not_read_says_once_how_it_could_and_tries_seldom()
     with as_nobody() as collector, a_sender(collector.socket) as process:
         problem = collector.wait_for("/api/stacks", lambda found: found["problem"])
         assert problem == (f"cannot read process {process.pid}: it belongs to root, this is nobody; run as root, or with "
-                           "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
-        status, _, body = collector.post("/api/stacks?pid=%d" % process.pid)
-        assert (status, json.loads(body)["error"]) == (409, problem)
+                           "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; or let stack-helper read it (--stacks-helper)")
         time.sleep(2.5)
         assert counters(collector) == {"refused": 1}
-        assert collector.json("/api/summary?parts=collector")["collector"]["stacks"]["refused"] == 1
+        status, _, body = collector.post("/api/stacks?pid=%d" % process.pid)
+        assert (status, json.loads(body)["error"]) == (409, problem)
+        wait_until(lambda: counters(collector) == {"refused": 2}, 5, "it was not tried again", 0.1)
+        assert collector.json("/api/summary?parts=collector")["collector"]["stacks"]["refused"] == 2
         assert collector.said().count("no stacks: ") == 1 and problem in collector.said()
         [row] = collector.json("/api/slow")["slow_requests"]
         assert row["entry"]["stack"] is None
@@ -167,6 +172,18 @@ def test_a_helper_service_that_is_not_there_is_a_problem_in_words():
     with Collector("--stacks-helper", "/nowhere/s") as collector, a_sender(collector.socket):
         problem = collector.wait_for("/api/stacks", lambda found: found["problem"])
         assert problem.startswith("the helper service does not answer at /nowhere/s: ") and "stack-helper runs" in problem
+        assert collector.json("/api/slow")["stacks"] == {"mode": "auto", "problem": problem}
+
+
+@needs_root
+def test_a_program_of_another_user_that_its_user_may_not_read_is_not_read_for_him_either():
+    """As after the exec of a setuid program: the real ids are the user's, and its telemetry comes from them."""
+    with Collector() as collector:
+        os.chmod(collector.socket, 0o666)
+        with a_sender(collector.socket, preexec_fn=lambda: os.setresuid(NOBODY, 0, 0)) as process:
+            problem = collector.wait_for("/api/stacks", lambda found: found["problem"])
+            assert problem.startswith(f"process {process.pid} is not wholly of the user and group who sent its telemetry"), problem
+            assert counters(collector) == {"refused": 1}
 
 
 @pytest.mark.parametrize("options, status", [
@@ -195,15 +212,32 @@ def target():
 
 def test_a_process_is_read_by_its_pid_start_and_user(target):
     start = procfs.stat(target).start
-    answer = onetake.take((target, start, os.getuid()))
+    uid, gid = os.getuid(), os.getgid()
+    answer = onetake.take((target, start, uid, gid))
     assert (answer["stacks"]["pid"], answer["stacks"]["start"]) == (target, start)
-    [thread] = answer["stacks"]["threads"]
-    assert thread["frames"][-1]["function"] == "<module>"
-    assert onetake.take((target, start + 1, os.getuid())) == {
+    [thread] = stacks_of_table(answer["stacks"]).threads
+    assert thread.frames[-1].function == "<module>"
+    assert onetake.take((target, start + 1, uid, gid)) == {
         "error": f"process {target} has ended; its pid is another process's now", "kind": "gone"}
-    assert onetake.take((target, start, os.getuid() + 1)) == {
-        "error": f"process {target} is not of the user who sent its telemetry: it is not read", "kind": "refused"}
-    assert onetake.take((4194305, 1, 0)) == {"error": "process 4194305 has ended", "kind": "gone"}
+    for others in ((uid + 1, gid), (uid, gid + 1)):
+        assert onetake.take((target, start, *others)) == {
+            "error": f"process {target} is not wholly of the user and group who sent its telemetry (uids {uid}, gids {gid}): "
+                     "it is not read", "kind": "denied"}
+    assert onetake.take((4194305, 1, 0, 0)) == {"error": "process 4194305 has ended", "kind": "gone"}
+
+
+@pytest.mark.parametrize("name", ("Uid", "Gid"))
+@pytest.mark.parametrize("place", range(4), ids=("real", "effective", "saved", "fs"))
+def test_each_of_its_ids_has_to_be_the_senders(target, monkeypatch, name, place):
+    ids = [0, 0, 0, 0]
+    ids[place] = 4711
+    read = procfs.read
+    mine = {"Uid": os.getuid(), "Gid": os.getgid()}
+    said = "\t".join(str(mine[name] + each) for each in ids)
+    monkeypatch.setattr(onetake.procfs, "read", lambda path, most: re.sub(
+        rb"(?m)^%s:.*$" % name.encode(), f"{name}:\t{said}".encode(), read(path, most)))
+    answer = onetake.take((target, procfs.stat(target).start, os.getuid(), os.getgid()))
+    assert (answer["kind"], "not wholly of" in answer["error"]) == ("denied", True)
 
 
 def test_one_that_becomes_another_process_while_it_is_read_is_thrown_away(target, monkeypatch):
@@ -217,32 +251,77 @@ def test_one_that_becomes_another_process_while_it_is_read_is_thrown_away(target
 
     real = procfs.stat
     monkeypatch.setattr(onetake, "_best_look", looks)
-    assert onetake.take((target, start, os.getuid()))["kind"] == "gone" and len(seen) == 1
+    assert onetake.take((target, start, os.getuid(), os.getgid()))["kind"] == "gone" and len(seen) == 1
 
 
 def test_what_is_no_python_is_one_line():
     process = subprocess.Popen(["sleep", "100"])
     try:
         wait_until(lambda: open(f"/proc/{process.pid}/comm").read() == "sleep\n", 5, "no exec")
-        answer = onetake.take((process.pid, procfs.stat(process.pid).start, os.getuid()))
+        answer = onetake.take((process.pid, procfs.stat(process.pid).start, os.getuid(), os.getgid()))
         assert answer["kind"] == "failed" and "\n" not in answer["error"] and str(process.pid) in answer["error"]
     finally:
         process.kill()
         process.wait(10)
 
 
-def test_an_answer_is_bounded_and_what_is_left_out_is_said():
-    deep = ThreadStack(tid=1, frames=a_take().threads[0].frames * 300)
-    data = onetake.bounded(stacks_json(a_take(*[deep._replace(tid=tid) for tid in range(20)])))
-    assert len(json.dumps(data, separators=(",", ":"))) <= onetake.ANSWER_BYTES and len(data["threads"]) == 20
-    assert {(len(thread["frames"]), thread["whole"], thread["problem"]) for thread in data["threads"]} == {
-        (50, False, "cut: the innermost 400 of 900 frames kept")} or all(
-        thread["problem"].startswith("cut: ") and not thread["whole"] for thread in data["threads"])
-    owner = ThreadStack(tid=10_000, owns_gil=True)
-    data = onetake.bounded(stacks_json(a_take(*[ThreadStack(tid=tid) for tid in range(2000)], owner)))
-    assert (len(data["threads"]), data["threads"][0]["tid"]) == (512, 10_000) and data["problem"] == "cut: 2001 threads, 512 kept"
-    whole = stacks_json(a_take())
-    assert onetake.bounded(json.loads(json.dumps(whole))) == json.loads(json.dumps(whole))
+def frames_of(name, count, length=60):
+    return tuple(Frame(f"{name}{place}", f"/srv/{name}{place}".ljust(length, "x"), place) for place in range(count))
+
+
+def bounded(*threads, **more):
+    """The Stacks of what is left of these threads; its answer is within the bounds."""
+    data = onetake.bounded(a_take(*threads, **more))
+    assert len(json.dumps({"stacks": data})) < onetake.ANSWER_BYTES + 100 < 1 << 20
+    found = stacks_of_table(data)
+    assert sum(len(thread.frames) for thread in found.threads) <= onetake.FRAMES_MOST
+    return found
+
+
+def test_what_fits_is_whole_and_a_frame_of_many_threads_counts_once():
+    outer = frames_of("middleware", 80)
+    threads = [ThreadStack(tid=tid, frames=(*frames_of(f"view{tid}", 3), *outer)) for tid in range(150)]
+    deep = ThreadStack(tid=1, frames=APP[:1] * 900)
+    assert bounded(deep, *threads) == a_take(deep, *threads)
+    assert bounded() == a_take()
+
+
+def test_what_is_left_out_is_taken_from_the_middle_and_said():
+    frames = frames_of("f", 30_000, 4)
+    [thread] = bounded(ThreadStack(tid=1, frames=frames)).threads
+    assert thread.frames == frames[:1500] + frames[-500:]
+    assert thread.problem == "cut: 28000 of 30000 frames left out after the innermost 1500"
+
+
+def test_idle_and_equal_threads_lose_first_and_those_with_a_request_last():
+    def own(name, tid, **more):
+        return ThreadStack(tid=tid, frames=frames_of(name, 400, 300), **more)
+
+    def kept(requests):
+        served = [a_thread(tid, "id", frames_of(f"served{tid}", 400, 300)) for tid in range(requests)]
+        found = bounded(*[own(f"idle{tid}", tid, idle=True) for tid in (20, 21)], own("busy", 10), own("busy", 11), *served)
+        return {thread.tid: len(thread.frames) for thread in found.threads}
+
+    assert kept(1) == {0: 400, 10: 400, 11: 400, 20: 100, 21: 100}
+    assert kept(2) == {0: 400, 1: 400, 10: 400, 11: 400, 20: 100, 21: 100}
+    assert kept(3) == {0: 400, 1: 400, 2: 400, 10: 100, 11: 10, 20: 10, 21: 10}
+    assert kept(4) == {**dict.fromkeys(range(4), 100), **dict.fromkeys((10, 11, 20, 21), 10)}
+
+
+def test_of_too_many_threads_those_with_a_request_or_the_gil_are_kept():
+    owner, served = ThreadStack(tid=10_000, owns_gil=True), a_thread(10_001, "a")
+    found = bounded(*[ThreadStack(tid=tid, idle=tid % 2 == 0) for tid in range(2000)], owner, served)
+    assert (len(found.threads), found.problem) == (512, "cut: 512 of 2002 threads kept")
+    assert {thread.tid for thread in found.threads} >= {10_000, 10_001} and not any(thread.idle for thread in found.threads)
+    assert bounded(*[owner] * 600, problem="x").problem == "x; cut: 512 of 600 threads kept"
+
+
+def test_something_is_left_whatever_there_is():
+    evil = Frame("\U0001f600" * 4096, "\ud800" * 4096, 1)
+    found = bounded(*[ThreadStack(tid=tid, name="\U0001f600" * 100, wait="\ud800" * 300,
+                                  frames=tuple(evil._replace(line=tid * 100 + each) for each in range(60))) for tid in range(300)])
+    assert len(found.threads) > 5 and {len(thread.frames) for thread in found.threads} == {10}
+    assert found.problem.endswith("of 300 threads kept")
 
 
 # --- one after another --------------------------------------------------------------------------
@@ -307,7 +386,7 @@ def a_taker(answer, workers=5, **options):
 
 
 def test_no_more_are_read_a_second_than_the_rate_allows():
-    taker, fleet, loop, _ = a_taker({"stacks": stacks_json(a_take())}, rate=4.0)
+    taker, fleet, loop, _ = a_taker({"stacks": table_json(a_take())}, rate=4.0)
     taker.second()
     loop.pass_(0.9)
     assert [at for at, _, _ in taker.helper.asked] == [0.0, 0.25, 0.5, 0.75]
@@ -325,14 +404,17 @@ def test_no_more_are_read_a_second_than_the_rate_allows():
 def test_a_question_to_the_service_has_its_path():
     taker, _, loop, _ = a_taker(None, workers=1, helper="/run/s")
     taker.second()
-    assert taker.helper.asked == [(0.0, takers.take_by_service, ("/run/s", 1, 1000, 33))]
+    assert taker.helper.asked == [(0.0, takers.take_by_service, ("/run/s", 1, 1000, 33, 33))]
 
 
 @pytest.mark.parametrize("answer, counted, said", [
     (None, "failed", "no stacks: a helper that read process 1 died, or took longer than 5 s"),
-    ({"error": "no", "kind": "failed"}, "failed", "no stacks: no"), ({"error": "no", "kind": "refused"}, "refused", "no stacks: no"),
+    ({"error": "no", "kind": "failed"}, "failed", "no stacks: no"), ({"error": "no", "kind": "away"}, "failed", "no stacks: no"),
+    ({"error": "no", "kind": "refused"}, "refused", "no stacks: no; or let stack-helper read it (--stacks-helper)"),
+    ({"error": "no", "kind": "denied"}, "refused", "no stacks: no"),
     ({"error": "over", "kind": "gone"}, "gone", None), ({"stacks": {"pid": 7}}, "failed", "no stacks: the stacks of process 1 are not "),
-    ({"stacks": {**stacks_json(Stacks(1)), "threads": [7]}}, "failed", "no stacks: the stacks of process 1 are not "),
+    ({"stacks": {**table_json(Stacks(1)), "threads": [7]}}, "failed", "no stacks: the stacks of process 1 are not "),
+    ({"stacks": {**table_json(a_take()), "table": []}}, "failed", "no stacks: the stacks of process 1 are not "),
 ])
 def test_what_goes_wrong_is_counted_and_said_once_whichever_process_it_is(answer, counted, said):
     taker, fleet, loop, log = a_taker(answer, workers=3)
@@ -344,6 +426,13 @@ def test_what_goes_wrong_is_counted_and_said_once_whichever_process_it_is(answer
     assert {name: count for name, count in fleet.taken.counters.items() if count} == {counted: 3}
     assert len(log) == (said is not None) and all(line.startswith(said) for line in log)
     assert bool(fleet.taken.problem) == (counted != "gone")
+
+
+def test_what_the_service_may_not_read_is_said_to_be_its_trouble():
+    taker, fleet, _, log = a_taker({"error": "cannot read process 1: run as root", "kind": "refused"}, workers=1, helper="/run/s")
+    taker.second()
+    taker._loop.pass_(0.1)
+    assert fleet.taken.problem == "stack-helper: cannot read process 1: run as root" and len(log) == 1
 
 
 def test_a_day_without_trouble_costs_no_helper():

@@ -12,7 +12,7 @@ from console_answers import (APP, HOSTILE, LIB, a_served, a_thread, a_view, at_g
 from consoles import DESIGN, SMALL, WIDE, Looking
 from modwsgi_tel.console import frames, slow, stacks, views
 from modwsgi_tel.console.cells import ASCII, UNICODE, Size, plain
-from modwsgi_tel.console.keys import Table, Ui
+from modwsgi_tel.console.keys import Table, Ui, press
 from modwsgi_tel.stacks.model import Frame, Request, Stacks, ThreadStack
 from modwsgi_tel.state.taken import Taken
 
@@ -90,6 +90,27 @@ def test_the_table_has_a_process_a_line_and_where_its_gil_is_held():
         "  8300 (embedded) silent 75.0 s    1    0 nobody; shop/queue.py:5 recv"]
 
 
+def test_stacks_of_what_has_ended_are_marked_and_not_asked_for_again():
+    ended = taken(a_thread(1, ("f", "/srv/a.py", 1), owns_gil=True), life="stopped")
+    view = a_view(stacks=an_answer(ended), stacks_one=an_answer(ended))
+    assert shown(view)[2].split() == [">8095", "shop", "slow", "2.0", "s", "1", "0", "(stopped)", "srv/a.py:1", "f"]
+    assert shown(view, a_ui(open=OPEN))[0] == " pid 8095 of shop, stopped  taken 2.0 s ago: a request was slow  Python 3.11.2"
+    assert views.stacks_asked(view, a_ui(open=OPEN))[0] is None
+    assert plain(views.render(view, a_ui(open=OPEN), DESIGN)).splitlines()[-1].startswith("Esc back  z idle  q quit")
+    alive = an_answer(taken(a_thread(1), life="running"))
+    assert views.stacks_asked(a_view(stacks_one=alive), a_ui(open=OPEN))[0] == "/api/stacks?pid=8095&id=95"
+
+
+@pytest.mark.parametrize("life", ("running", "vanished"))
+@pytest.mark.parametrize("name", ("processes", "workers"))
+def test_an_opened_process_leads_to_its_stacks_even_when_it_has_ended(name, life):
+    view = a_view(process={"processes": [{"id": 5, "pid": 812, "life": life}]})
+    ui = a_ui(open=("process", 812, 5))._replace(view=name)
+    assert press(ui, "S", views.context(view, ui, DESIGN)).open == ("stacks", 812, 5)
+    assert plain(views.render(view, ui, DESIGN)).splitlines()[-1].startswith("Esc back  S stacks  q quit")
+    assert press(ui, "a", views.context(view, ui, DESIGN)).asked == ((("stacks",),) if life == "running" else ())
+
+
 def test_a_small_screen_has_what_matters_most_and_a_wide_one_says_what_is_not_whole():
     assert shown(a_view(stacks=some_stacks()), a_ui(ASCII, cursor=-1), cols=40)[1:3] == [
         "   pid    age the GIL is held in", "  8095  2.0 s re/__init__.py:166 match"]
@@ -110,6 +131,9 @@ def test_enter_opens_the_process_under_the_cursor():
      [" None has been taken yet: that happens when a request is slow, when a process",
       " falls silent, and while a process (2) or a slow request (5) is open."]),
     (a_view(stacks=an_answer(stacks="off")), [" The collector takes none: serve --stacks auto lets it."]),
+    (a_view(stacks=an_answer(not_the_kernels=3)),
+     [" None is taken: the pids of 3 processes in trouble are what their datagrams say,",
+      " not what the kernel says of the sender (a replay, a simulation)."]),
     (a_view(errors={"stacks": "http://h/api/stacks?limit=18: answers 404: no such path: /api/stacks; / lists what there is"}),
      [" This collector takes no stacks."]),
     (a_view(errors={"stacks": "http://h/api/stacks: answers 500"}), [" http://h/api/stacks: answers 500"]),
@@ -117,7 +141,7 @@ def test_enter_opens_the_process_under_the_cursor():
      [" Stacks cannot be read: cannot read pid 8095: it is not dumpable: run as root,",
       " or set CoreDumpDirectory", "",
       " None has been taken yet: that happens when a request is slow, when a process",
-      " falls silent, and while a process (2) or a slow request (5) is open."])), ids=range(6))
+      " falls silent, and while a process (2) or a slow request (5) is open."])), ids=range(7))
 def test_what_is_not_there_is_said_in_words(view, said):
     assert shown(view) == said
 

@@ -87,6 +87,31 @@ def test_with_stop_it_says_what_that_does(spinning):
     spinning.do("pass")
 
 
+def test_once_that_is_ended_early_shows_what_it_has_and_says_so(mortal):
+    for end, why in ((lambda shown: shown.send_signal(signal.SIGINT), ("ended early by Ctrl-C, ",)),
+                     (lambda shown: shown.send_signal(signal.SIGTERM), ("ended early by SIGTERM, ",)),
+                     (lambda shown: mortal.end(), (f"process {mortal.pid}", "ended early by the end of all processes, "))):
+        shown = subprocess.Popen([*CHECKOUT, "hot", str(mortal.pid), "--once", "--duration", "100", "--rate", "500"], cwd=ROOT, env=environment(), **PIPES)
+        try:
+            wait_until(lambda: ticks(shown.pid) >= 15, DEADLINE_S, "it takes no looks")
+            end(shown)
+            out, err = shown.communicate(timeout=DEADLINE_S)
+        finally:
+            shown.kill()
+            shown.communicate()
+        told = err.splitlines()
+        assert shown.returncode == 0 and "obey" in out and len(told) == len(why)
+        assert [line[:len("modwsgi-tel: " + each)] for line, each in zip(told, why)] == ["modwsgi-tel: " + each for each in why]
+        assert told[-1].endswith(" of 2 min: what there is is whole")
+
+
+def ticks(pid):
+    """CPU time that a process has used, in clock ticks."""
+    with open(f"/proc/{pid}/stat", "rb") as handle:
+        words = handle.read().rpartition(b")")[2].split()
+    return int(words[11]) + int(words[12])
+
+
 # --- what cannot be meant ---------------------------------------------------------------------
 
 def test_what_cannot_be_meant_is_said(spinning):

@@ -101,6 +101,28 @@ def test_a_helper_that_hangs_is_killed_after_its_time_and_the_loop_goes_on(loop,
     assert ask(loop, helper, lambda argument: "the next one") == ["the next one"]
 
 
+def test_a_helper_ends_by_itself_when_nobody_is_there_to_kill_it(loop, tmp_path, monkeypatch):
+    """Its collector is dead: here that never kills it, and it hangs before its descriptors are closed."""
+    def hang(_):
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        while True:
+            signal.pause()
+
+    real, pid = os.kill, 0
+    monkeypatch.setattr(helper_module, "become_helper", hang)
+    monkeypatch.setattr(helper_module.os, "kill", lambda pid, number: None)
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        assert ask(loop, Helper(loop, limit_s=0.3), hang) == [None]
+        pid = int((tmp_path / "pid").read_text())
+        assert state_of(pid) not in "Z"
+        wait_until(lambda: state_of(pid) in "Z", 5.0, "the helper lives on")
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        if pid and state_of(pid):
+            real(pid, signal.SIGKILL)
+
+
 def test_a_helper_that_not_even_sigkill_ends_does_not_hold_the_loop(loop, tmp_path, monkeypatch):
     """As one in a read from a dead NFS server."""
     def hang(_):

@@ -73,6 +73,31 @@ def test_programs_are_known_by_their_names():
         "apache2", "httpd", "httpd.worker"]
 
 
+def test_a_zombie_is_not_found():
+    child, other = (subprocess.Popen([sys.executable, "-I", "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        assert child.pid in find.pythons()
+        child.kill()
+        running.wait_until(lambda: procfs.stat(child.pid).state == "Z", 10, "it is no zombie")
+        assert child.pid not in find.pythons()
+    finally:
+        for each in (child, other):
+            each.kill()
+            each.communicate(timeout=10)
+
+
+def test_a_process_of_which_one_thread_runs_on_is_found(tmp_path):
+    root = a_root(tmp_path, {7: ("/usr/bin/python3", b"python3\0", b"", 1), 8: ("/usr/bin/python3", b"python3\0", b"", 1)})
+    for pid, states in ((7, b"ZS"), (8, b"ZZ")):
+        for number, state in enumerate(states):
+            told = (STAT % (pid, b"x", 1)).replace(b") S", b") %c" % state)
+            folder = tmp_path / str(pid) / "task" / str(pid + 100 * number)
+            folder.mkdir(parents=True)
+            (folder / "stat").write_bytes(told)
+        (tmp_path / str(pid) / "stat").write_bytes((STAT % (pid, b"x", 1)).replace(b") S", b") Z"))
+    assert find.pythons(root) == [7]
+
+
 def test_a_title_is_cut_where_it_fills_the_word_it_was_written_over():
     assert title(b"(wsgi:shop)      \0-k\0") == ("(wsgi:shop)", False)
     assert title(b"(wsgi:shopping-ca\0-k\0") == ("(wsgi:shopping-ca", True)

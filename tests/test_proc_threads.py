@@ -119,6 +119,16 @@ def test_the_threads_of_a_made_up_process(tmp_path):
     assert threads.inner_pid(42, root) == 7
 
 
+def test_the_rights_with_which_a_process_opens_files_are_those_of_its_file_system_ids(tmp_path):
+    root = a_root(tmp_path, {"42/status": b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n",
+                             "43/status": b"Uid:\t1\t1\t1\t1\nGid:\t5\t5\t5\t5\nGroups:\t\n", "44/status": b"Name:\tx\n"})
+    assert threads.rights(42, root) == (4, [8, 9, 10]) and threads.rights(43, root) == (1, [5])
+    for pid in (44, 45):
+        with pytest.raises(TelError):
+            threads.rights(pid, root)
+    assert threads.rights(os.getpid()) == (os.geteuid(), [os.getegid(), *os.getgroups()])
+
+
 def test_more_threads_than_the_bound_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "MOST", 2)
     root = a_root(tmp_path, {"42/status": b"NSpid:\t42\n", **{

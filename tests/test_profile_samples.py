@@ -124,7 +124,7 @@ def test_what_was_recorded_is_told_in_lines():
     first, second, third = profile.told()
     assert first == "pid 4711 python app.py (Python 3.11.7)"
     assert second.endswith(", 20.0 ms, wall time, by thread, 50 looks a second")
-    assert third == "1 looks, 2 samples, GIL held in 100 % of looks, moving 1 (50.0 %), cut 0, late 0, dropped 0"
+    assert third == "1 look, 2 samples, GIL held in 100 % of looks, moving 1 (50.0 %), cut 0, late 0, dropped 0"
 
 
 def test_many_processes_are_told_as_three_and_a_number():

@@ -10,7 +10,7 @@ from profiles import a_look
 from sampled import target
 from terminals import Pty
 
-from modwsgi_tel import sampling
+from modwsgi_tel import sampling, targets
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.options import read
 from modwsgi_tel.sampling import Sampler
@@ -87,6 +87,13 @@ def test_the_ending_of_the_file_says_the_format(one, tmp_path, name, head):
     assert os.listdir(tmp_path) == [name]
     if name.endswith(".json"):
         json.loads(text)
+
+
+def test_a_dash_is_stdout(one, tmp_path):
+    status, out, err = run(one.pid, "--duration", "0.1", "-o", "-")
+    assert status == 0 and out.startswith("(modwsgi-tel record: ") and err.startswith("modwsgi-tel: stdout: ")
+    assert run(one.pid, "--duration", "0.1", "-o", "-", "--format", "svg")[1].startswith("<?xml ")
+    assert not os.path.exists(os.path.join(ROOT, "-"))
 
 
 def test_format_goes_before_the_ending(one, tmp_path):
@@ -295,6 +302,9 @@ class Reader:
     def __init__(self, loop, pid=7, costs=0.0, looks=1 << 30):
         self.loop, self.pid, self.costs, self.left, self.closed = loop, pid, costs, looks, False
 
+    def hurry(self):
+        pass
+
     def look(self, **how):
         if not self.left:
             raise TelError(f"process {self.pid} has ended")
@@ -351,6 +361,31 @@ def test_a_pause_counts_for_nothing():
     sampler.pause(False)
     loop.run_until(loop.now + 0.1)
     assert took[1] == (7, 0.1)
+
+
+class Holds:
+    """A Stopper that says how often it held nobody."""
+
+    def __init__(self):
+        self.missed = 0
+
+    def close(self):
+        pass
+
+
+def test_how_often_nobody_was_held_is_counted_over_all_processes(monkeypatch, capsys):
+    loop, stoppers = Loop(), {7: Holds(), 8: Holds()}
+    monkeypatch.setattr(sampling, "_stopper", stoppers.get)
+    sampler = Sampler(loop, (Reader(loop, 7, looks=1), Reader(loop, 8)), 10, lambda *_: None, lambda why: None, lambda: None, stop=True)
+    stoppers[7].missed, stoppers[8].missed = 2, 3
+    loop.run_until(loop.now + 0.5)
+    assert sampler.missed == 2                          # the other is still being looked at
+    sampler.close()
+    assert sampler.missed == 5
+    for missed in (0, 1, sampler.missed):
+        targets.say_missed(missed)
+    assert [line.split(" could not")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "modwsgi-tel: --stop: 1 time the thread that holds the GIL", "modwsgi-tel: --stop: 5 times the thread that holds the GIL"]
 
 
 def test_who_ends_is_told_and_closed_and_the_last_one_ends_it():

@@ -37,9 +37,9 @@ def test_all_stacks_are_listed_the_newest_first():
     rows = answer.pop("processes")
     assert answer == {"time": WALL + 100.0, "stacks": "auto", "helper": "/run/s", "rate": 3.0, "post": True, "problem": None,
                       "counters": {**dict.fromkeys(COUNTERS, 0), "taken": 2, "joined": 2}, "matched": 2, "offset": 0,
-                      "bytes": asked.fleet.taken.bytes + asked.fleet.slow.stack_bytes}
+                      "bytes": asked.fleet.taken.bytes + asked.fleet.slow.stack_bytes, "not_the_kernels": 0}
     assert rows == [{**json.loads(json.dumps(stacks_json(a_take(A, pid=pid)))), "id": process.id, "sender_pid": pid, "hostname": "web1",
-                     "process_group": "app", "why": "slow", "taken": WALL + at, "age_s": 100.0 - at}
+                     "process_group": "app", "why": "slow", "taken": WALL + at, "age_s": 100.0 - at, "life": "running"}
                     for pid, at, process in reversed(list(zip((7, 8), (1, 2), asked.fleet.processes())))]
     for name in ("request", "frames"):
         assert name in rows[0]["threads"][0]
@@ -98,7 +98,34 @@ def test_the_problem_is_told():
 def test_who_has_a_recording_has_no_stacks():
     asked = taken(7, mode="off")
     assert asked.get("/api/stacks")["stacks"] == "off"
-    assert error(asked, "/api/stacks?pid=7")[0] == 409
+    for pid in (7, 99):
+        assert error(asked, f"/api/stacks?pid={pid}") == (403, "stacks are off here (--stacks off), or this is no running server")
+    assert asked.get("/api/stacks")["post"] is False
+
+
+def test_that_a_process_has_ended_is_said_beside_its_last_stacks():
+    asked = taken(7, 8)
+    fold(asked.fleet, Worker(8, seq=50).stopped())
+    assert {row["pid"]: row["life"] for row in asked.get("/api/stacks")["processes"]} == {7: "running", 8: "stopped"}
+
+
+def test_where_pids_are_not_the_kernels_it_is_said_how_many_are_in_trouble_and_never_read():
+    fleet = a_fleet_with(Worker(7))
+    fold(fleet, Worker(7, seq=9).slow("a"))
+    for pid in (55, 56, 57):
+        fold(fleet, Worker(pid).tick(1), *([Worker(pid, seq=9).slow("a")] if pid < 57 else []), sender=a_sender(50))
+    fleet.expire(1.0, WALL)
+    assert Asked(fleet, 1.0).get("/api/stacks")["not_the_kernels"] == 0         # /proc has not been asked yet
+    fleet.answer(50, an_answer(), 1.0, WALL)
+    assert Asked(fleet, 1.0).get("/api/stacks?limit=0")["not_the_kernels"] == 2
+
+
+def test_why_slow_requests_have_no_stack_stands_beside_them():
+    asked = taken(7)
+    assert asked.get("/api/slow")["stacks"] == {"mode": "auto", "problem": None}
+    [process] = asked.fleet.processes()
+    asked.fleet.taken.refuse(process, "cannot read process 7: run as root", 5.0)
+    assert asked.get("/api/slow")["stacks"] == {"mode": "auto", "problem": "cannot read process 7: run as root"}
 
 
 def test_the_finding_of_a_silent_process_says_where_its_gil_is_held():

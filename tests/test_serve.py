@@ -255,6 +255,21 @@ def test_check_config_says_what_would_happen_and_changes_nothing(folder, tmp_pat
     assert (os.listdir(folder), os.lstat(path).st_ino) == (["t"], inode)
 
 
+def test_check_config_tells_whether_the_helper_service_is_there(folder):
+    def said(path):
+        return run("serve", "--check-config", "--http-port", "0", "--listen", f"unix:{folder}/t", "--stacks-helper", path)
+
+    status, out, err = said(f"{folder}/s")
+    assert (status, err) == (0, "")
+    assert f"stacks             read by {folder}/s: nothing is there now; start modwsgi-tel stack-helper" in out.splitlines()
+    leave_dead(f"{folder}/s")
+    assert f"stacks             read by {folder}/s" in said(f"{folder}/s")[1].splitlines()
+    with open(f"{folder}/f", "w"):
+        pass
+    assert f"stacks             read by {folder}/f: that is no socket; start modwsgi-tel stack-helper" in said(f"{folder}/f")[1].splitlines()
+    assert one_line(said("unix:run/s")) == "--stacks-helper run/s: a path from /, as /run/modwsgi-tel-stacks/stacks.sock"
+
+
 def test_check_config_finds_what_would_fail(serve, folder):
     collector = serve()
     assert "another process listens there" in one_line(run("serve", "--check-config", "--listen", f"unix:{collector.socket}"))

@@ -15,8 +15,9 @@ import interpreters
 from modwsgi_tel import onetake, stackhelper
 from modwsgi_tel.errors import UsageError
 from modwsgi_tel.net.loop import Loop
-from modwsgi_tel.proc import procfs
-from running import ROOT, clean_environment, short_folder, wait_until
+from modwsgi_tel.proc import access, procfs
+from modwsgi_tel.stacks.model import stacks_of_table
+from running import ROOT, clean_environment, copy_of_the_sources, short_folder, wait_until
 
 NOBODY = 65534
 ME = os.geteuid()
@@ -51,8 +52,9 @@ class Running:
                     return out
                 out += part
 
-    def asked(self, pid, start=None, uid=ME):
-        question = {"pid": pid, "start": procfs.stat(pid).start if start is None else start, "uid": uid}
+    def asked(self, pid, start=None, uid=ME, gid=None):
+        question = {"pid": pid, "start": procfs.stat(pid).start if start is None else start, "uid": uid,
+                    "gid": os.getegid() if gid is None else gid}
         return json.loads(self.said(json.dumps(question).encode() + b"\n"))
 
     def close(self):
@@ -110,17 +112,19 @@ def test_a_process_of_a_user_it_was_told_of_is_read_and_of_no_other(service):
     helper = service("--for-uid", "nobody", "--stacks-rate", "100")
     place = dict(user=NOBODY, group=NOBODY, extra_groups=[], cwd="/")
     with python(interpreters.for_user(NOBODY), **place) as theirs, python() as roots:
-        answer = helper.asked(theirs, uid=NOBODY)
-        assert answer["stacks"]["pid"] == theirs and answer["stacks"]["threads"][0]["frames"][-1]["function"] == "<module>"
-        assert "locals" not in answer["stacks"]["threads"][0]["frames"][-1]
-        assert helper.asked(roots) == {"kind": "refused", "error": f"process {roots} is root's: stack-helper reads it with --for-uid 0 alone"}
-        assert helper.asked(theirs) == {
-            "kind": "refused", "error": f"process {theirs} is not of the user who sent its telemetry: it is not read"}
-        assert helper.asked(theirs, start=1, uid=NOBODY)["kind"] == "gone"
+        answer = helper.asked(theirs, uid=NOBODY, gid=NOBODY)
+        assert stacks_of_table(answer["stacks"]).threads[0].frames[-1].function == "<module>" and answer["stacks"]["pid"] == theirs
+        assert "locals" not in json.dumps(answer)
+        assert helper.asked(roots) == {"kind": "denied", "error": f"process {roots} is root's: stack-helper reads it with --for-uid 0 alone"}
+        for ids in ({}, {"uid": NOBODY}, {"gid": NOBODY}):
+            assert helper.asked(theirs, **ids) == {
+                "kind": "denied", "error": f"process {theirs} is not wholly of the user and group who sent its telemetry "
+                                           f"(uids {NOBODY}, gids {NOBODY}): it is not read"}
+        assert helper.asked(theirs, start=1, uid=NOBODY, gid=NOBODY)["kind"] == "gone"
     assert helper.asked(theirs, start=1)["kind"] == "gone"
     with python(interpreters.for_user(NOBODY), **{**place, "user": 65533}) as other:
-        assert helper.asked(other, uid=65533) == {
-            "kind": "refused", "error": f"process {other} is not Apache's: stack-helper reads it with --for-uid 65533 alone"}
+        assert helper.asked(other, uid=65533, gid=NOBODY) == {
+            "kind": "denied", "error": f"process {other} is not Apache's: stack-helper reads it with --for-uid 65533 alone"}
 
 
 @needs_root
@@ -133,16 +137,16 @@ def test_without_being_told_it_reads_apaches_processes_alone(service):
         apache = shutil.copy(real, os.path.join(folder, "apache2"))     # what counts is which program runs, and that it is not root
         os.chmod(apache, 0o755)
         with python(apache, env={"PYTHONHOME": prefix, "LD_LIBRARY_PATH": prefix + "/lib"}, **place) as pid:
-            assert helper.asked(pid, uid=NOBODY)["stacks"]["pid"] == pid
+            assert helper.asked(pid, uid=NOBODY, gid=NOBODY)["stacks"]["pid"] == pid
     with python(real, **place) as pid:
-        assert "is not Apache's" in helper.asked(pid, uid=NOBODY)["error"]
+        assert "is not Apache's" in helper.asked(pid, uid=NOBODY, gid=NOBODY)["error"]
 
 
 # --- who may ask --------------------------------------------------------------------------
 
 @needs_root
 def test_only_those_who_were_named_may_ask(service):
-    question = json.dumps({"pid": os.getpid(), "start": procfs.stat(os.getpid()).start, "uid": 0})
+    question = json.dumps({"pid": os.getpid(), "start": procfs.stat(os.getpid()).start, "uid": 0, "gid": os.getegid()})
     closed = service("--socket-mode", "0666", "--for-uid", "0")
     assert as_nobody(ASK, closed.path, question).strip() == b""
     assert closed.asked(os.getpid())["stacks"]["pid"] == os.getpid()
@@ -176,12 +180,61 @@ def test_a_user_is_named_or_numbered():
         stackhelper.uid_of("no such", "--x")
 
 
+@needs_root
+def test_one_that_cannot_read_others_says_so_at_its_start_and_in_its_answers():
+    with short_folder() as folder, python() as roots:
+        sources = copy_of_the_sources(ROOT, os.path.join(folder, "sources"))
+        os.chmod(folder, 0o777)
+        process = subprocess.Popen(
+            [interpreters.for_user(NOBODY), "-m", "modwsgi_tel", "stack-helper", "--listen", f"unix:{folder}/s", "--for-uid", "0"],
+            user=NOBODY, group=NOBODY, extra_groups=[], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=sources,
+            env=clean_environment())
+        try:
+            assert b"reads stacks" in process.stderr.readline()
+            assert process.stderr.readline().decode().strip().endswith(
+                "this has neither CAP_SYS_PTRACE nor CAP_DAC_READ_SEARCH: at most processes of its own user can be read; in its unit "
+                "add AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ours:
+                ours.settimeout(10)
+                ours.connect(f"{folder}/s")
+                ours.sendall(json.dumps({"pid": roots, "start": procfs.stat(roots).start, "uid": 0, "gid": 0}).encode() + b"\n")
+                answer = json.loads(ours.recv(65536))
+            assert (answer["kind"], f"cannot read process {roots}: it belongs to root" in answer["error"]) == ("refused", True)
+        finally:
+            process.kill()
+            process.wait(10)
+            process.stderr.close()
+
+
+def test_what_it_may_not_look_at_is_refused_by_the_kernel_in_words(monkeypatch):
+    """_not_allowed reads what takes as much access as the memory does."""
+    def closed(path, most):
+        if path.endswith("/maps"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, most)
+
+    real = procfs.read
+    monkeypatch.setattr(onetake.procfs, "read", closed)
+    monkeypatch.setattr(onetake, "explain", lambda pid, error: f"explained {pid}")
+    with python(user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", program=interpreters.for_user(NOBODY)) as pid:
+        assert onetake.take((pid, procfs.stat(pid).start, NOBODY, NOBODY), (4711,)) == {"error": f"explained {pid}", "kind": "refused"}
+
+
+@pytest.mark.parametrize("caps, said", [
+    (1 << 19 | 1 << 2, ""), (1 << 19 | 1 << 1, ""), (1 << 40, "neither CAP_SYS_PTRACE nor CAP_DAC_READ_SEARCH"),
+    (1 << 19, "no CAP_DAC_READ_SEARCH"), (1 << 2, "no CAP_SYS_PTRACE"), (0, "neither CAP_SYS_PTRACE nor CAP_DAC_READ_SEARCH")])
+def test_what_it_takes_to_read_another_is_known(tmp_path, caps, said):
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text(f"Name:\tx\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapEff:\t{caps:016x}\n")
+    assert access.lacking(str(tmp_path)) == said
+
+
 # --- what it survives ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("line", [
-    b"\n", b"{}\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b'{"pid": "1", "start": 1, "uid": 0}\n', b'{"pid": 0, "start": 1, "uid": 0}\n',
-    b'{"pid": -1, "start": 1, "uid": 0}\n', b'{"pid": true, "start": 1, "uid": 0}\n', b'{"pid": 1e3, "start": 1, "uid": 0}\n',
-    b'{"pid": 99999999999999999999999, "start": 1, "uid": 0}\n', b"\xff\xfe\n", b"[" * 200 + b"\n", b"x" * 5000, b"GET / HTTP/1.1\r\n\r\n"])
+    b"\n", b"{}\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b'{"pid": "1", "start": 1, "uid": 0, "gid": 0}\n', b'{"pid": 0, "start": 1, "uid": 0, "gid": 0}\n',
+    b'{"pid": -1, "start": 1, "uid": 0, "gid": 0}\n', b'{"pid": true, "start": 1, "uid": 0, "gid": 0}\n', b'{"pid": 1e3, "start": 1, "uid": 0, "gid": 0}\n',
+    b'{"pid": 99999999999999999999999, "start": 1, "uid": 0, "gid": 0}\n', b"\xff\xfe\n", b"[" * 200 + b"\n", b"x" * 5000, b"GET / HTTP/1.1\r\n\r\n"])
 def test_what_is_no_question_is_answered_by_an_error(line):
     if line.endswith(b"\n"):
         with pytest.raises(ValueError):
@@ -220,7 +273,7 @@ def test_those_who_say_nothing_hold_no_more_than_the_bound_and_more_reads_than_t
         each.close()
     wait_until(lambda: len(os.listdir(f"/proc/{helper.process.pid}/fd")) < 10, 5, "descriptors stay open")
     kinds = [helper.asked(os.getpid()).get("kind", "read") for _ in range(6)]
-    assert kinds[:2] == ["read", "read"] and "failed" in kinds[2:]
+    assert kinds[:2] == ["read", "read"] and "away" in kinds[2:]
     answer = next(each for each in iter(lambda: helper.asked(os.getpid()), None) if "error" in each)
     assert answer["error"] == "more than 2 reads a second: --stacks-rate bounds them"
 
@@ -237,7 +290,8 @@ def test_a_read_that_dies_hurts_nobody_else(monkeypatch):
                     monkeypatch.setattr(stackhelper, "take", work)
                 ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 ours.connect(os.path.join(folder, "s"))
-                ours.sendall(json.dumps({"pid": os.getpid(), "start": procfs.stat(os.getpid()).start, "uid": ME}).encode() + b"\n")
+                ours.sendall(json.dumps({"pid": os.getpid(), "start": procfs.stat(os.getpid()).start, "uid": ME,
+                                         "gid": os.getegid()}).encode() + b"\n")
                 out = []
 
                 def read():
@@ -286,7 +340,7 @@ def test_the_two_capabilities_of_the_unit_are_enough_and_both_are_needed(service
         pytest.skip("no setpriv (apt-get install util-linux)")
     names = re.search(r"^AmbientCapabilities=(.*)$", UNIT, re.MULTILINE).group(1).lower().replace("cap_", "").split()
     with short_folder() as folder, python(interpreters.for_user(NOBODY), user=NOBODY, group=NOBODY, extra_groups=[], cwd="/") as pid:
-        question = json.dumps([pid, procfs.stat(pid).start, NOBODY])
+        question = json.dumps([pid, procfs.stat(pid).start, NOBODY, NOBODY])
         shutil.copytree(os.path.join(ROOT, "modwsgi_tel"), folder + "/modwsgi_tel", ignore=shutil.ignore_patterns("__pycache__"))
         found = {}
         for left_out in (None, *names):

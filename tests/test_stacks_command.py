@@ -12,7 +12,7 @@ import pytest
 
 import cores
 import interpreters
-from running import CHECKOUT, ROOT, clean_environment, wait_until
+from running import CHECKOUT, ROOT, clean_environment, short_folder, wait_until
 
 TARGET = '''
 import os, sys, threading
@@ -56,6 +56,13 @@ def parked(pid):
     told = run(pid, "--json")
     return sum(bool(thread["frames"]) and thread["frames"][0]["function"] == "park" and thread["state"] == "waiting"
                for each in json.loads(told.stdout or "[]") for thread in each["threads"])
+
+
+@pytest.fixture
+def folder():
+    """A folder that all may search."""
+    with short_folder() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +127,8 @@ def test_ctrl_c_between_looks_shows_what_was_seen(parking):
             out, err = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert (process.returncode, err) == (0, b"") and b'"one"' in out
+    assert (process.returncode, err) == (0, b"modwsgi-tel: ended early by Ctrl-C, 1 of 100 looks: what there is is whole\n")
+    assert b"  1 of 100 looks\n" in out and b'"one"' in out
 
 
 def waits(pid):
@@ -199,6 +207,9 @@ def test_a_core_shows_the_thread_that_crashed_first_and_why(tmp_path):
     (("--core", "/etc/passwd", "12"), 2, "--core reads a file: no pid goes with it"),
     (("--core", "/etc/passwd", "--apache"), 2, "--apache: --core reads a file, which does not run; see modwsgi-tel stacks --help"),
     (("--root", "/", "12"), 2, "--root: these belong to --core; see modwsgi-tel stacks --help"),
+    (("--flat", "--count", "2", "12"), 2, "--flat is a line for each thread at one look: it goes without --interval and --count"),
+    (("--self-check", "12"), 2, "--self-check reads a child of its own: no pid goes with it"),
+    (("--self-check", "--apache"), 2, "--apache: --self-check reads a child of its own; see modwsgi-tel stacks --help"),
     (("--interval", "0", "12"), 2, "--interval '0': seconds, at least 0.01, as 0.5, 10m or 2h"),
 ])
 def test_what_cannot_be_done_is_one_line(arguments, status, said):
@@ -222,14 +233,63 @@ def test_one_of_several_that_cannot_be_read_is_told_and_the_others_are_shown(par
     assert told.stderr == "modwsgi-tel: there is no process 4194304: it has ended, or that is its pid in another container\n"
 
 
+def test_one_reason_of_many_processes_is_told_once(parking):
+    pids = range(4194297, 4194305)
+    why = "it has ended, or that is its pid in another container (8 processes: also 4194298, 4194299, 4194300, 4194301, 4194302, ...)"
+    assert run(parking.pid, *pids).stderr == f"modwsgi-tel: there is no process 4194297: {why}\n"
+    assert run(*pids).stderr == (f"modwsgi-tel: there is no process 4194297: {why}\n"
+                                 "modwsgi-tel: none of 8 processes could be read\n")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: cannot become another user")
-def test_who_may_not_read_a_process_is_told_whose_it_is_and_what_to_do(parking):
+def test_root_shows_no_line_of_a_file_that_the_target_could_not_read(folder):
     nobody = pwd.getpwnam("nobody")
-    told = run(parking.pid, program=(interpreters.for_user(nobody.pw_uid), "-m", "modwsgi_tel"), user=nobody.pw_uid,
-               group=nobody.pw_gid, extra_groups=[])
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr == (f"modwsgi-tel: cannot read process {parking.pid}: it belongs to root, this is nobody; run as root, or with "
-                           "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH\n")
+    own, others = os.path.join(folder, "own.txt"), os.path.join(folder, "others.txt")
+    for path in (own, others):
+        with open(path, "w") as handle:
+            handle.write("hunter2\n")
+        os.chmod(path, 0o600)
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    code = f"""
+import sys
+def g():
+    print('ready', flush=True), sys.stdin.read()
+exec(compile('def f1(): g()', {own!r}, 'exec'))
+exec(compile('def f2(): f1()', {others!r}, 'exec'))
+f2()
+"""
+    with subprocess.Popen([interpreters.for_user(nobody.pw_uid), "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+                          user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], env=clean_environment()) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            shown = run(process.pid).stdout.splitlines()
+        finally:
+            process.kill()
+    at = shown.index(f'  File "{others}", line 1, in f2')
+    assert shown[at + 1:at + 3] == [f'  File "{own}", line 1, in f1', "    hunter2"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: cannot give a file away")
+def test_of_a_core_only_lines_are_shown_that_its_owner_or_all_may_read(folder):
+    crashed = cores.Target(sys.executable, folder)
+    try:
+        path = crashed.die("touch")
+    finally:
+        crashed.end()
+
+    def shown():
+        lines = run("--core", path).stdout.splitlines()
+        return any(before.startswith(f'  File "{program}"') and line.startswith("    ") for before, line in zip(lines, lines[1:]))
+    program, = {frame[1] for frames in crashed.threads.values() for frame in frames if frame[1].startswith(folder)}
+    os.chmod(program, 0o644)
+    assert shown()
+    os.chmod(program, 0o600)
+    os.chown(program, 1, 1)
+    assert not shown()
+    os.chown(path, 1, -1)
+    assert shown()
+    os.chown(path, 2, -1)
+    assert not shown()
 
 
 def test_a_process_that_ends_between_two_looks_is_told_and_what_was_seen_is_shown(tmp_path):
@@ -243,7 +303,8 @@ def test_a_process_that_ends_between_two_looks_is_told_and_what_was_seen_is_show
             out, err = looking.communicate(timeout=30)
         finally:
             looking.kill()
-    assert looking.returncode == 1 and '"one"' in out
+    assert looking.returncode == 1 and '"one"' in out and "  1 of 3 looks\n" in out
+    assert "    forever.acquire()\n" in out            # its files outlive it
     assert err == f"modwsgi-tel: process {process.pid} has ended\n"
 
 

@@ -149,7 +149,7 @@ class Subject:
         self.located = runtime.locate(image, self.maps, self.program)
         self.attach = list(image.reads)
         image.reads.clear()
-        found = Looker(image, self.located).look(values=True, tids=self.tids)
+        found = Looker(image, self.located).look(values=True, tids=lambda: self.tids)
         assert [thread.problem for _, thread in found[0]] == [None] * 5, found
         self.reads = list(image.reads)
 
@@ -165,7 +165,7 @@ class Subject:
             located = runtime.locate(Limited(image), self.maps, self.program) if attach else self.located
             looker = Looker(image, located)
             for _ in range(2):
-                check_marked(looker.look(values=True, tids=self.tids))
+                check_marked(looker.look(values=True, tids=lambda: self.tids))
         except TelError as error:
             assert "\n" not in str(error) and len(str(error)) < 1000, error
         took = time.monotonic() - began

@@ -57,6 +57,14 @@ def parks():
     header = "Authorization: Bearer hunter2"
     cookies = "Cookie: a=hunter2; b=hunter2"
     environ = {"HTTP_COOKIE": "a=hunter2", b"password": "hunter2", "X_KEY": b"hunter2", 5: 6}
+    pw = user_pw = passcode = hmac_key = salt = nonce = SSN = credit_card = card_number = cvv = pw2 = "hunter2"
+    swap = salty = announce = pwned = "5"
+    stripe = "charged with " + "sk_live_" + "hunter2" * 3
+    slack = ["xoxb-hunter2-hunter2", "ghp_" + "hunter2" * 5, b"github_pat_hunter2hunter2"]
+    aws, claims = "AKIAHUNTER2HUNTER2", "eyJhunter2hunter2.eyJhunter2.hunter2"
+    pem = "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----\nshown"
+    pem_cut = "-----BEGIN PRIVATE KEY-----\n" + "hunter2\n" * 200
+    task_name = "task_live_hunted AKIA eyJ"
     headers = [("Set-Cookie", "hunter2"), ("Content-Type", "text/html"), [b"authorization", b"hunter2"]]
     deeper = {"config": {"db": {"passphrase": "hunter2"}}}
     cell = "hunter2 is shown: its name tells of nothing"
@@ -96,11 +104,12 @@ def test_values_are_as_the_target_s_own_repr_has_them(version):
 def test_what_is_called_a_secret_is_masked_wherever_its_name_stands(version):
     found, _ = locals_of(version, SECRETS)
     shown, = found.values()
-    assert "hunter2" not in " ".join(text for name, text in shown.items() if name != "cell")
+    assert "hunter2" not in " ".join(text for name, text in shown.items() if name != "cell").lower()
     where = shown.pop("name_of_a_class")
     assert where.startswith("<password at 0x"), where
     assert shown.pop("closes").startswith("<function at 0x")
-    secret = ("db_password", "PASSWD", "token", "api_key", "key", "Authorization", "session_id", "apikey", "X_KEY", "key_id", "cookies")
+    secret = ("db_password", "PASSWD", "token", "api_key", "key", "Authorization", "session_id", "apikey", "X_KEY", "key_id", "cookies", "pw",
+              "user_pw", "passcode", "hmac_key", "salt", "nonce", "SSN", "credit_card", "card_number", "cvv", "pw2")
     assert shown == {
         **dict.fromkeys(secret, MASKED), "port": "5432", "plain": "'http://host:80/a@b https://example.org/x:y@z'", "monkey": "1", "keyword": "1", "author": "1", "spinner": "1",
         "url": "'postgres://user:***@db:5432/x'", "odd": "'redis://:***@db and http://host:80/ and http://u:***@h'", "far": "'http://user:***@host/'",
@@ -108,6 +117,10 @@ def test_what_is_called_a_secret_is_masked_wherever_its_name_stands(version):
         "query": "'a=1&token=***&b=2'", "body": "'{\"secret\": ***, \"n\": 1}'", "header": "'Authorization: Bearer ***'",
         "environ": "{'HTTP_COOKIE': <masked>, b'password': <masked>, 'X_KEY': <masked>, 5: 6}",
         "headers": "[('Set-Cookie', <masked>), ('Content-Type', 'text/html'), [b'authorization', <masked>]]",
+        **dict.fromkeys(("swap", "salty", "announce", "pwned"), "'5'"), "stripe": "'charged with sk_live_***'",
+        "slack": "['xoxb-***', 'ghp_***', b'github_pat_***']", "aws": "'AKIA***'", "claims": "'eyJ***'",
+        "pem": "'-----BEGIN RSA PRIVATE KEY-----***\\nshown'", "pem_cut": "'-----BEGIN PRIVATE KEY-----***'...",
+        "task_name": "'task_live_hunted AKIA eyJ'",
         "deeper": "{'config': {'db': {'passphrase': <masked>}}}", "cell": "'hunter2 is shown: its name tells of nothing'"}
 
 
@@ -136,6 +149,8 @@ def test_a_value_is_never_longer_than_it_may_be(version):
 @pytest.mark.parametrize("name, secret", [
     ("password", True), ("DB_PASSWORD", True), ("passwd", True), ("key", True), ("api_key", True), ("X-Api-Key", True), ("KEY", True),
     ("private", True), ("csrftoken", True), ("auth", True), ("PHPSESSID", True), ("signature", True), ("pin", True),
+    ("pw", True), ("db_pw", True), ("passcode", True), ("hmac", True), ("salt", True), ("nonce", True), ("creditcard", True),
+    ("card_number", True), ("cvv", True), ("key1", True), ("salty", False), ("announce", False), ("pwned", False),
     ("keys", False), ("keyword", False), ("monkey", False), ("author", False), ("spinner", False), ("passenger", False), ("path", False),
     ("sidebar", False), ("compass", False)])
 def test_names_that_tell_of_a_secret(name, secret):

@@ -13,6 +13,7 @@ import interpreters
 import running
 import targets
 from modwsgi_tel.errors import TelError
+from modwsgi_tel.proc import threads as kernel
 from modwsgi_tel.stacks.offsets import LAYOUTS
 from modwsgi_tel.stacks.reader import Looker, Reader
 from modwsgi_tel.stacks.runtime import Runtime
@@ -277,6 +278,23 @@ def test_a_python_in_a_root_of_its_own_is_read():
         assert names_of(parked(target)) == ["inner", "outer"]
 
 
+def test_a_process_that_is_just_ending_has_not_become_another_program(monkeypatch):
+    with targets.Target([sys.executable], PARKED) as target:
+        reader = Reader(target.pid)
+        was = kernel.identity(target.pid)
+        target.process.kill()
+        target.process.wait(LIMIT_S)
+        monkeypatch.setattr(kernel, "has_ended", lambda pid: False)
+        try:
+            for now, said in ((was._replace(exe=None, stack=0), "has ended"), (was._replace(stack=was.stack + 16), "has become another"),
+                              (was._replace(start=was.start + 1, exe=None, stack=0), "has become another")):
+                monkeypatch.setattr(kernel, "identity", lambda pid, now=now: now)
+                with pytest.raises(TelError, match=f"^process {target.pid} {said}"):
+                    reader.look()
+        finally:
+            reader.close()
+
+
 # --- threads whose id the kernel does not know ---------------------------------------------------------
 
 # As uWSGI forks: Python is not told, so that the thread's state keeps the id that it had in the parent
@@ -330,6 +348,7 @@ def test_a_forked_thread_is_held_and_its_cpu_time_is_known(version):
     ({1: 80, 2: 72}, {80, 72}, {1: 80, 2: 72}),
     ({1: 80, 2: 80}, {80, 81}, {}),                             # two claim the same one
     ({1: 0, 2: 72}, {80, 72}, {2: 72}),                         # it has ended
+    ({1: 80, 2: 99}, {80}, {1: 80}),                            # it was left behind in the parent, by the fork
     ({1: 81, 2: 72}, {80, 72}, {2: 72}),                        # nor is that one of the process's
     ({1: 80, 2: 81}, {80, 72, 81}, {2: 72}),                    # where the other's id does not lie, none is found
     ({1: 80, 2: 72}, set(), {1: 71, 2: 72}),                    # nobody knows better

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from modwsgi_tel.stacks import sources
-from modwsgi_tel.stacks.sources import FILE_MOST, FILES_MOST, LINE_MOST, Sources
+from modwsgi_tel.stacks.sources import FILE_MOST, FILES_MOST, LINE_MOST, Rights, Sources
 
 
 @pytest.fixture
@@ -188,9 +188,40 @@ def test_a_file_that_is_newer_than_the_process_is_told():
         found.close()
 
 
+UID, GID = os.getuid(), os.getgid()
+OTHER, MEMBER = Rights(UID + 1, frozenset((GID + 1,))), Rights(UID + 1, frozenset((GID + 1, GID)))
+
+
+@pytest.mark.parametrize("path", ["/srv/app.py", "/lib/linked.py", "app.py"])
+@pytest.mark.parametrize("what, mode, who, shown", [
+    ("srv/app.py", 0o644, OTHER, True), ("srv/app.py", 0o640, OTHER, False), ("srv/app.py", 0o640, MEMBER, True),
+    ("srv/app.py", 0o604, MEMBER, False), ("srv/app.py", 0o600, MEMBER, False), ("srv/app.py", 0o600, Rights(0, frozenset()), True),
+    ("srv/app.py", 0o640, Rights(None, frozenset()), False), ("srv/app.py", 0o644, Rights(None, frozenset()), True),
+    ("srv", 0o755, OTHER, True), ("srv", 0o750, OTHER, False), ("srv", 0o750, MEMBER, True), ("srv", 0o754, OTHER, False),
+    (".", 0o700, OTHER, False), ("srv/app.py", 0o600, None, True)])
+def test_only_files_that_the_target_may_read_itself_are_shown(root, path, what, mode, who, shown):
+    (root / "lib").mkdir()
+    (root / "lib" / "linked.py").symlink_to("../srv/app.py")
+    os.chmod(root / what, mode)
+    found = lines(root, path, 1, cwd=str(root / "srv"), who=who)
+    os.chmod(root / what, 0o755)
+    assert found == ["one" if shown else None]
+
+
+def test_the_owner_of_a_file_may_read_it_by_the_owner_s_bits():
+    class Owned:
+        st_mode, st_uid, st_gid = 0o100604, 1000, 100
+    assert [sources._may(Rights(uid, {100}), 4, Owned) for uid in (1000, 1001, 0, None)] == [True, False, True, False]
+    Owned.st_mode = 0o100044
+    assert not sources._may(Rights(1000, {100}), 4, Owned)
+
+
 def test_no_descriptor_is_left_open(root):
     (root / "srv" / "up").symlink_to("../..")
     before = os.listdir("/proc/self/fd")
     for path in ("/srv/app.py", "/srv/gone.py", "/srv/up/srv/app.py", "/srv/app.py/x", "/" + "a/" * 9999, "/\0"):
-        lines(root, path, 1, cwd=str(root / "srv"))
+        for who in (None, OTHER):
+            lines(root, path, 1, cwd=str(root / "srv"), who=who)
+    (root / "srv").chmod(0o700)
+    lines(root, "/srv/app.py", 1, who=OTHER)
     assert os.listdir("/proc/self/fd") == before

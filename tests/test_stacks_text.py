@@ -440,6 +440,21 @@ def test_a_chain_without_room_keeps_its_inner_end():
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_fewer_looks_than_were_meant_are_told():
+    looks = [a_process(a_thread(), at=AT + place) for place in range(3)]
+    assert text(looks[2], looks, width=None, meant=1000).splitlines()[0].endswith("  the last of 3 of 1,000 looks in 2.0 s")
+    assert text(looks[2], looks, width=None, meant=3).splitlines()[0].endswith("  the last of 3 looks in 2.0 s")
+    assert text(looks[0], looks[:1], meant=3).splitlines()[0].endswith("  1 of 3 looks")
+
+
+def test_lines_of_several_looks_are_cut_at_the_width():
+    frames = [(Frame("f" * 60, "/srv/" + "d" * 60 + ".py", line), OUTER) for line in (1, 2, 3)]
+    taken = [a_process(a_thread(1, each, cpu_s=0.1), at=AT + place) for place, each in enumerate(frames)]
+    lines = text(taken[-1], taken, width=60).splitlines()
+    assert [line[:9] for line in lines if len(line) == 60 and line.endswith("...")] == ["  +0.0 s ", "  +1.0 s ", "  +2.0 s "]
+    assert max(len(line) for line in lines) == 60
+
+
 def test_one_look_among_looks_is_shown_as_one():
     assert text(DAEMON, [DAEMON], sources=SOURCES) == SCREEN
 

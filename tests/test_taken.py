@@ -5,13 +5,13 @@ from builders import WALL, Worker, a_fleet, a_sender, an_answer, fold
 from modwsgi_tel.stacks.model import MOVING, Frame, Request, Stacks, ThreadStack, stacks_json
 from modwsgi_tel.state.slow import Identity
 from modwsgi_tel.state.taken import (ASKED, ASKED_MOST, COUNTERS, GUESSED, OFF, SILENT, SLOW, Taken, holder, joined,
-                                     unpacked, unreadable)
+                                     stacks_in, unpacked, unreadable)
 
 APP = (Frame("wait", "/usr/lib/python3.11/threading.py", 320), Frame("view", "/srv/app.py", 12), Frame("application", "/srv/wsgi.py", 3))
 
 
-def a_thread(tid=7, request=None, frames=APP, **more):
-    request = request and Request(request, 1, "GET", "/slow", "environ")
+def a_thread(tid=7, request=None, frames=APP, place=0, thread=1, **more):
+    request = request and Request(request, thread, "GET", "/slow", "environ", place)
     return ThreadStack(tid=tid, frames=frames, state="waiting", request=request, **more)
 
 
@@ -177,8 +177,77 @@ def test_who_may_not_be_read_is_left_alone_with_all_of_that_user_for_ever_longer
                 fleet.taken.refuse(next(each for each in fleet.processes() if each.pid == 7), "no access", float(at))
     assert times == [5, 65, 185, 425, 905, 1505, 2105]
     assert (fleet.taken.problem, fleet.taken.counters["refused"]) == ("no access", 7)
-    [refused] = [each for each in fleet.processes() if each.pid == 7]
-    assert fleet.taken.ask(refused, 2110.0) == (409, "no access")
+
+
+def two_of_one_user():
+    """A fleet of pids 7 and 8 of one user, with slow requests, and the two processes."""
+    fleet = a_fleet_with(Worker(7), Worker(8))
+    fold(fleet, Worker(7, seq=9).slow("a"), Worker(8, seq=9).slow("a"))
+    fleet.expire(1.0, WALL)
+    return (fleet, *fleet.processes())
+
+
+def test_one_that_must_not_be_read_does_not_keep_others_of_its_user_from_it():
+    fleet, seven, _ = two_of_one_user()
+    assert turn(fleet, 1.0) == (7, SLOW)
+    fleet.taken.deny(seven, "process 7 is not Apache's")
+    assert [turn(fleet, 2.0)[0], turn(fleet, 3.5)[0]] == [8, 8]
+    workers = [Worker(7, seq=99), Worker(8, seq=99)]
+    assert (fleet.taken.counters["refused"], fleet.taken.problem) == (1, "process 7 is not Apache's")
+    times = [(at, found[0]) for at in range(4, 100) for found in (turn(fleet, float(at), workers), turn(fleet, float(at))) if found]
+    assert [at for at, pid in times if pid == 7] == [31, 91]
+
+
+def test_who_asks_for_one_that_may_not_be_read_is_told_of_that_one_and_it_is_tried():
+    fleet, seven, eight = two_of_one_user()
+    assert turn(fleet, 1.0) == (7, SLOW)
+    fleet.taken.refuse(seven, "cannot read process 7", 1.0)
+    assert turn(fleet, 3.0) is None                     # nobody of that user, for a minute
+    assert fleet.taken.ask(eight, 3.0) == (202, 0.5)    # but who asks is not put off
+    assert turn(fleet, 3.0) == (8, ASKED)
+    fleet.taken.refuse(eight, "cannot read process 8", 3.0)
+    assert fleet.taken.ask(eight, 3.5) == (409, "cannot read process 8")
+    assert turn(fleet, 3.6) is None                     # too soon
+    assert fleet.taken.ask(seven, 5.0) == (409, "cannot read process 7")
+    assert turn(fleet, 5.0) == (7, ASKED)
+    fleet.taken.add(fleet, seven, ASKED, a_take(), 5.0, WALL)
+    assert (fleet.taken.problem, turn(fleet, 6.0)[0]) == (None, 8)
+
+
+def test_asking_does_not_make_the_wait_of_a_user_longer():
+    fleet, seven, _ = two_of_one_user()
+    fleet.taken.begin(seven, SLOW, 1.0)
+    fleet.taken.refuse(seven, "no access", 1.0)
+    for at in range(3, 40, 2):
+        fleet.taken.ask(seven, float(at))
+        assert turn(fleet, float(at)) == (7, ASKED)
+        fleet.taken.refuse(seven, "no access", float(at))
+    workers = [Worker(7, seq=99), Worker(8, seq=99)]
+    assert next(at for at in range(40, 200) if turn(fleet, float(at), workers)) == 61
+
+
+def test_a_helper_service_that_does_not_answer_is_asked_again_after_a_few_seconds():
+    fleet, seven, eight = two_of_one_user()
+    assert turn(fleet, 1.0) == (7, SLOW)
+    fleet.taken.away(seven, "the helper service does not answer", 1.0)
+    assert [turn(fleet, at) for at in (2.0, 5.9)] == [None, None]
+    assert fleet.taken.ask(eight, 5.9)[0] == 202
+    assert (turn(fleet, 5.9), turn(fleet, 6.0)[0]) == ((8, ASKED), 7)
+    fleet.taken.away(seven, "the helper service does not answer", 6.0)
+    assert (fleet.taken.counters["failed"], fleet.taken.problem) == (2, "the helper service does not answer")
+    fleet.taken.add(fleet, eight, ASKED, a_take(pid=8), 6.1, WALL)
+    assert (turn(fleet, 7.0)[0], fleet.taken.problem) == (8, None)      # read longest ago
+
+
+def test_it_is_asked_again_as_often_however_long_it_has_been_away():
+    fleet = a_fleet_with(Worker(7))
+    fold(fleet, Worker(7, seq=9).slow("a"))
+    times = []
+    for at in range(1, 60):
+        if turn(fleet, float(at), [Worker(7, seq=99)]):
+            times.append(at)
+            fleet.taken.away(the_process(fleet), "the helper service does not answer", float(at))
+    assert times == list(range(1, 60, 5))
 
 
 def test_asking_has_its_bounds():
@@ -203,6 +272,7 @@ def test_why_the_last_try_failed_is_told_to_who_asks_next_and_then_it_is_tried_a
     fleet.taken.fail(process, "process 7 runs no Python")
     assert fleet.taken.ask(process, 3.0) == (409, "process 7 runs no Python")
     assert fleet.taken.ask(process, 3.0)[0] == 202
+    assert turn(fleet, 3.0) == (7, ASKED)
     assert (fleet.taken.counters["failed"], fleet.taken.problem) == (1, "process 7 runs no Python")
 
 
@@ -214,6 +284,10 @@ def one(log_id="a", thread=1, active=True):
 
 A, B, UNTOLD, IDLE = a_thread(1, "a"), a_thread(2, "b"), a_thread(3), a_thread(4, idle=True)
 MOVES = a_thread(5, frames=(), problem=MOVING)
+BOOTSTRAP = (Frame("work", "/srv/app.py", 40), Frame("Thread.run", "/usr/lib/python3.11/threading.py", 975),
+             Frame("Thread._bootstrap", "/usr/lib/python3.11/threading.py", 995))
+BACKGROUND = a_thread(6, "a", BOOTSTRAP, place=2)
+STARTED = a_thread(8, "a", place=1)                     # not by threading, but it is called by what does not hold the environ
 
 
 @pytest.mark.parametrize("requests, threads, wanted", [
@@ -229,11 +303,29 @@ MOVES = a_thread(5, frames=(), problem=MOVING)
     ([one("a")], [UNTOLD, B], [None]),
     ([one("a")], [MOVES], [None]),
     ([], [A], []),
+    # another thread has been handed the environ: it is not the request's
+    ([one("a")], [BACKGROUND, A], [(A, "environ")]),
+    ([one("a")], [A, BACKGROUND], [(A, "environ")]),
+    ([one("a")], [A, STARTED], [(A, "environ")]),
+    ([one("", 1)], [A, BACKGROUND], [(A, "mod_wsgi.thread_id")]),
+    ([one("a")], [BACKGROUND], [(BACKGROUND, "environ")]),
+    ([one("a")], [STARTED, IDLE], [(STARTED, "environ")]),
+    ([one("", 1)], [a_thread(request="a", thread="1")], [(a_thread(request="a", thread="1"), "mod_wsgi.thread_id")]),
 ])
 def test_a_stack_is_joined_with_its_request_or_it_is_said_why_not(requests, threads, wanted):
     found = joined(requests, threads)
     assert [None if thread is None else (thread, how) for thread, how in found] == wanted
-    assert all(how.startswith("not joined: ") for thread, how in found if thread is None)
+    assert all(how.startswith("not joined: ") for thread, how in found if thread is None), found
+
+
+@pytest.mark.parametrize("threads, why", [
+    ([A, A._replace(tid=9)], "ambiguous: 2 threads hold this request's environ"),
+    ([BACKGROUND, BACKGROUND._replace(tid=9), IDLE], "ambiguous: 2 threads hold this request's environ"),
+    ([STARTED, BACKGROUND, IDLE], "ambiguous: 2 threads hold this request's environ"),
+    ([BACKGROUND, MOVES], "ambiguous: only a background thread holds this request's environ, and 1 could not be read"),
+])
+def test_where_it_cannot_be_told_which_thread_serves_a_request_that_is_said(threads, why):
+    assert joined([one("a")], threads) == [(None, why)]
 
 
 def test_why_a_request_has_no_stack_is_said_in_its_row():
@@ -294,7 +386,7 @@ def test_the_last_take_of_a_process_is_kept_without_variables():
     taken_at(fleet, 2.0, secret, why=ASKED)
     take = fleet.taken.get(the_process(fleet).id)
     assert (take.now, take.wall, take.why) == (2.0, WALL + 2.0, ASKED)
-    assert unpacked(take.packed) == stacks_json(a_take(secret._replace(values=None)))
+    assert stacks_in(take) == stacks_json(a_take(secret._replace(values=None)))
     assert "locals" not in str(unpacked(take.packed))
     assert (len(fleet.taken), fleet.taken.bytes) == (1, len(take.packed))
     assert fleet.taken.counters == {**dict.fromkeys(COUNTERS, 0), "taken": 2}

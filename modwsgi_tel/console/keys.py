@@ -26,24 +26,25 @@ refresh_s, speed: seconds between two looks; of a recording's time.  typing: (wh
 for the bottom, until the next key.  asked: what the loop has to do, as ("quit",), ("copy",), ("seek", seconds), ("step",),
 ("time", text), ("look",), ("stacks",).  glyphs: see cells.  idle: whether stacks are shown also of threads with nothing to do."""
 
-Pane = namedtuple("Pane", "name keys title paths body count row sorts filters hint phases process",
-                  defaults=(lambda view, ui: 0, lambda view, ui: None, (), (), "", False, lambda view, ui: None))
+Pane = namedtuple("Pane", "name keys title paths body count row sorts filters hint phases process subject",
+                  defaults=(lambda view, ui: 0, lambda view, ui: None, (), (), "", False, lambda view, ui: None, None))
 Pane.__doc__ = """One view.
 
 name, title: for the Ui, for people.  keys: that lead to it.  paths(ui, size): {name: path} of what it shows, asked of the
 collector in this order; the answers are in `view` by these names.  body(view, ui, size): its Lines.  count(view, ui): rows
 that match, for the cursor.  row(view, ui): what Enter would open.  sorts: names of columns.  filters: (name, text) of each state
 of `f`.  hint: its own part of the bottom line.  phases: whether `[` and `]` mean something.  process(view, ui): (pid, id) of
-the running process whose stacks are shown, or None; its id may be None."""
+the running process whose stacks are shown, or None; its id may be None.  subject(view, ui): the same of one that may have
+ended, where S leads to its last stacks; without it that is `process`."""
 
 Key = namedtuple("Key", "keys where action shown help")
 Key.__doc__ = """keys: names, a letter or a name as "pgup".  where: "" everywhere, or one of WHERE.  action(ui, context) -> Ui."""
 WHERE = ("rows", "sorts", "filters", "phases", "windows", "replay", "live", "stacks", "idle")
 STACKS = "stacks"                       # the pane that shows those of the process which is opened in another one
 
-Context = namedtuple("Context", "pane panes count row page groups replay process", defaults=(None,))
+Context = namedtuple("Context", "pane panes count row page groups replay process subject", defaults=(None, None))
 Context.__doc__ = """What a key may need to know: the Pane and all of them, the rows it has, what is under the cursor, rows of a page,
-names of all groups, whether a recording is played, what Pane.process says."""
+names of all groups, whether a recording is played, what Pane.process and Pane.subject say."""
 
 
 def table_of(ui, view=None):
@@ -73,8 +74,8 @@ def press(ui, key, context, keys=None):
             return entry.action(ui, context)
     for pane in context.panes:
         if key in pane.keys:
-            opened = pane.name == STACKS and context.process is not None
-            return to_view(ui, pane.name, (STACKS, *context.process) if opened else None)
+            subject = context.subject or context.process
+            return to_view(ui, pane.name, (STACKS, *subject) if pane.name == STACKS and subject is not None else None)
     return ui
 
 

@@ -108,6 +108,11 @@ def running(view, ui):
     return None if found is not None and found.get("life") not in LIVE else ui.open[1:]
 
 
+def subject(view, ui):
+    """(pid, id) of the process in Ui.open, whether it lives or not."""
+    return None if ui.open is None else ui.open[1:]
+
+
 def _found(view, ui):
     rows = (view.get("process") or {}).get("processes") or ()
     return next((row for row in rows if row.get("id") == ui.open[2]), None)

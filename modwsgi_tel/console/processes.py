@@ -5,7 +5,7 @@ from modwsgi_tel.console.cells import Span, clip, fit, line, safe
 from modwsgi_tel.console.draw import Column, Sorted, meter, table
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, on_page, page_of, row_under
-from modwsgi_tel.console.process import opened, opened_paths, running, used
+from modwsgi_tel.console.process import opened, opened_paths, running, subject, used
 from modwsgi_tel.console.words import (LIFE_STYLES, LIVE, WINDOW_WORDS, ago, busy_style, counted, ends, errors_style,
                                        figure, group_words, in_life, marked, missing)
 from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
@@ -203,4 +203,4 @@ def _foot(answer, rows, ui, cols):
 
 
 PANE = Pane("processes", ("p", "2"), "processes", paths, body, count, row, SORTS, FILTERS,
-            "Enter opens  < > sort  r reverse  f filter  / find", process=running)
+            "Enter opens  < > sort  r reverse  f filter  / find", process=running, subject=subject)

@@ -5,13 +5,15 @@ from modwsgi_tel.console.frames import (TEXT_MOST, busy_of, counts_words, dicts_
                                         sentence, taken_words, text_of, threads_of, troubles, unread_words, whole_of)
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, on_page, page_of, row_under, scrolled
-from modwsgi_tel.console.words import counted, figure, group_words, marked, seconds
+from modwsgi_tel.console.words import LIVE, counted, figure, group_words, marked, seconds
 from modwsgi_tel.figures import UNKNOWN
 
 HEAD_LINES = 2                          # of the table: how many there are, and the heads of the columns
 HEAD_FROM = 12                          # rows of a body that has all that is known of the process above its threads
 NONE_TAKEN = ("None has been taken yet: that happens when a request is slow, when a process falls silent, and while a process "
               "(2) or a slow request (5) is open.")
+CLAIMED = ("None is taken: the pids of {} in trouble are what their datagrams say, not what the kernel says of the sender "
+           "(a replay, a simulation).")
 OFF = "The collector takes none: serve --stacks auto lets it."
 
 
@@ -54,7 +56,9 @@ def _table(view, ui, inside):
     answer = view["stacks"]
     said = troubles(view, "stacks", cols, glyphs)
     if not _found(view):
-        why = OFF if answer.get("stacks") == "off" else NONE_TAKEN
+        claimed = whole_of(answer.get("not_the_kernels"))
+        why = (OFF if answer.get("stacks") == "off" else
+               CLAIMED.format(counted(claimed, "process", "processes")) if claimed else NONE_TAKEN)
         return [*said, *([line()] if said else []), *sentence(why, cols, "", glyphs)]
     said = said[:max(0, inside.rows - HEAD_LINES - 1)]
     rows, place = on_page(ui, answer, _found(view), _room(inside) - len(said))
@@ -84,22 +88,42 @@ def _columns(chosen, cols, glyphs):
             Column("", "busy", number_of(lambda threads: len(busy_of(threads))), width=4, keep=6),
             Column("", "idle", number_of(lambda threads: sum(thread.idle for thread in threads)), width=4, keep=5),
             Column("", "not whole", lambda seen: unread_words(seen[1]), lambda seen: "warn", 9, False, 2),
-            Column("", "the GIL is held in", lambda seen: gil_words(seen[1], glyphs), width=min(28, cols // 2), right=False, keep=9,
+            Column("", "the GIL is held in", lambda seen: _ended(seen[0], "({}) ", glyphs) + gil_words(seen[1], glyphs),
+                   width=min(28, cols // 2), right=False, keep=9,
                    flex=True)]
+
+
+def _ended(row, words, glyphs):
+    """`words` with how the process has ended; "" of one that lives."""
+    life = text_of(row.get("life"))
+    return words.format(clip(safe(life, glyphs), 10, glyphs)) if life and life not in LIVE else ""
 
 
 # --- one process ----------------------------------------------------------------------------------
 
 def process(view, ui):
-    """(pid, id) of the process that is opened."""
+    """(pid, id) of the process that is opened, unless it is known to have ended."""
+    over = ui.open is not None and [_ended(each, "{}", ui.glyphs) for each in _of_opened(view, ui)]
+    return None if ui.open is None or over and all(over) else ui.open[1:]
+
+
+def subject(view, ui):
     return None if ui.open is None else ui.open[1:]
+
+
+def _name(view):
+    """Of the answer that has what is opened."""
+    return "stacks_one" if "stacks_one" in view else "stacks"
+
+
+def _of_opened(view, ui):
+    return [each for each in _found(view, _name(view))
+            if each.get("pid") == ui.open[1] and ui.open[2] in (None, each.get("id"))]
 
 
 def _opened(view, ui, inside):
     glyphs, cols = ui.glyphs, inside.cols
-    rows = []
-    name = "stacks_one" if "stacks_one" in view else "stacks"
-    found = [each for each in _found(view, name) if each.get("pid") == ui.open[1] and ui.open[2] in (None, each.get("id"))]
+    rows, name, found = [], _name(view), _of_opened(view, ui)
     none = [] if found else not_there(view, "stacks_one", cols, glyphs)
     if none:
         return none
@@ -121,7 +145,8 @@ def _process(each, threads, cols, glyphs):
     versions = f"  Python {safe(text_of(each.get('python')) or UNKNOWN, glyphs)}"
     inner = whole_of(each.get("inner_pid"))
     lines = [line(Span(f" pid {whole_of(each.get('pid')) or UNKNOWN}", "bold"), where,
-                  f" ({inner} in its own namespace)" if inner else "", Span(f"  {taken_words(each, glyphs)}"), Span(versions, "dim"))]
+                  f" ({inner} in its own namespace)" if inner else "", Span(_ended(each, ", {}", glyphs), "warn"),
+                  Span(f"  {taken_words(each, glyphs)}"), Span(versions, "dim"))]
     if text_of(each.get("command")):
         lines.append(line(Span(f" {safe(each['command'][:TEXT_MOST], glyphs)}", "dim")))
     told = [counts_words(threads), f"GIL: {gil_words(threads, glyphs)}"]
@@ -136,4 +161,5 @@ def _process(each, threads, cols, glyphs):
     return lines
 
 
-PANE = Pane("stacks", ("S", "9"), "stacks", paths, body, count, row, hint="Enter opens  G group", process=process)
+PANE = Pane("stacks", ("S", "9"), "stacks", paths, body, count, row, hint="Enter opens  G group", process=process,
+            subject=subject)

@@ -53,7 +53,13 @@ def context(view, ui, screen):
     pane = pane_of(ui)
     groups = [name for name in (view.get("summary", {}).get("totals") or {}).get("process_groups") or () if name is not None]
     return Context(pane, PANES, pane.count(view, ui), pane.row(view, ui), max(1, screen.rows - HEAD_LINES - 3), groups,
-                   bool(view.get("source", {}).get("replay")), pane.process(view, ui))
+                   bool(view.get("source", {}).get("replay")), pane.process(view, ui), subject_of(view, ui))
+
+
+def subject_of(view, ui):
+    """(pid, id) of the process to whose stacks S leads, or None."""
+    pane = pane_of(ui)
+    return (pane.subject or pane.process)(view, ui)
 
 
 def render(view, ui, screen):
@@ -174,8 +180,9 @@ def bottom_line(view, ui, cols):
     pane, table = pane_of(ui), table_of(ui)
     hints = ["q quit", "? help"]
     if ui.open is not None:
-        stacks_too = pane.process(view, ui) is not None and not view.get("source", {}).get("no_stacks")
-        more = ["a again", "z idle"] if pane is stacks.PANE else ["S stacks"]
+        stacks_too = subject_of(view, ui) is not None and not view.get("source", {}).get("no_stacks")
+        again = ["a again"] if pane.process(view, ui) is not None else []
+        more = [*again, "z idle"] if pane is stacks.PANE else ["S stacks"]
         hints = ["Esc back", *(more if stacks_too else ()), *hints]
     elif pane.hint:
         hints = [pane.hint, *hints]

@@ -1,6 +1,6 @@
 """Words, marks and styles that panes share: what two of them say, they say in the same way."""
 from modwsgi_tel.console.cells import Span, apart, clip, line, line_width, pad, safe, width
-from modwsgi_tel.figures import UNKNOWN, duration, moment, number
+from modwsgi_tel.figures import UNKNOWN, counted, duration, moment, number
 
 LIVE = ("started", "running", "silent", "stopping")
 LIFE_STYLES = {"silent": "bad", "vanished": "bad", "stopping": "warn", "stopped": "dim", "replaced": "dim",
@@ -31,11 +31,6 @@ def seconds(value, glyphs):
 
 def whole(value, glyphs):
     return figure(number(value, 0), glyphs)
-
-
-def counted(count, one, many=None):
-    """`1 request`, `2,000 requests`, `- requests` for None."""
-    return f"{number(count, 0)} {one if count == 1 else many or one + 's'}"
 
 
 def ratio(part, all_of_it):

@@ -10,7 +10,7 @@ from modwsgi_tel.console.cells import Span, clip, fit, line, pad, safe, width
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, window_of
 from modwsgi_tel.console.process import (LEGEND, by_thread, longest_words, opened, opened_paths, running, runs, slot_of,
-                                         slot_style)
+                                         slot_style, subject)
 from modwsgi_tel.console.words import LIFE_STYLES, counted, ends, group_words, marked, missing, request_words
 from modwsgi_tel.figures import UNKNOWN, duration, percent
 
@@ -291,4 +291,5 @@ def _legend():
     return tuple(spans)
 
 
-PANE = Pane("workers", ("w", "3"), "workers", paths, body, count, row, hint="Enter opens the process", process=running)
+PANE = Pane("workers", ("w", "3"), "workers", paths, body, count, row, hint="Enter opens the process", process=running,
+            subject=subject)

@@ -5,11 +5,13 @@ telemetry socket that a child still holds would keep blocking the emitters after
 collector is dead), answers with one line of JSON on a pipe, and ends.
 """
 import json
+import math
 import os
 import signal
 
 _LONGEST_ANSWER = 1 << 20
 _REAP_S = 0.5
+_ALONE_S = 1.0                          # after its time: who should have killed it is dead itself
 _ENDING_MOST = 4                        # that SIGKILL has not ended yet: then no further one is started
 
 
@@ -29,6 +31,13 @@ def become_helper(keep):
                 os.close(descriptor)
             except OSError:
                 pass                    # the listing's own
+
+
+def _end_after(seconds):
+    """In a fresh fork: have the kernel end it then, whatever it does."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+    signal.alarm(math.ceil(seconds))
 
 
 class Helper:
@@ -66,6 +75,7 @@ class Helper:
             return
         if not pid:
             try:
+                _end_after(self._limit_s + _ALONE_S)
                 become_helper((writing,))
                 answer = json.dumps(work(argument)).encode()
                 while answer:

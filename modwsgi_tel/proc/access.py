@@ -9,6 +9,7 @@ from modwsgi_tel.proc import procfs
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_PTRACE = 1, 2, 19
 _TRACE = "run as root, or with CAP_SYS_PTRACE"
 _READ = _TRACE + " and CAP_DAC_READ_SEARCH"     # the file of its memory is another's, with mode 0600
+_ANY_READ = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH
 _WHOLE = [[0, 0, 4294967295]]       # the uid_map of the first user namespace
 
 Target = namedtuple("Target", "stat uids gids caps owner")
@@ -47,6 +48,13 @@ def _reader(root):
         mapped = _WHOLE
     return Reader(int(status[b"Uid"].split()[3]), int(status[b"Gid"].split()[3]), int(status[b"CapEff"], 16), mapped,
                   _yama(root))
+
+
+def lacking(root="/proc"):
+    """What this process lacks to read other users' processes, as `no CAP_SYS_PTRACE`; "" where it has all.  Raises OSError."""
+    caps = int(parse_status(procfs.read(f"{root}/self/status", 65536))[b"CapEff"], 16)
+    names = [name for name, bits in (("CAP_SYS_PTRACE", 1 << _CAP_SYS_PTRACE), ("CAP_DAC_READ_SEARCH", _ANY_READ)) if not caps & bits]
+    return f"neither {names[0]} nor {names[1]}" if len(names) == 2 else f"no {names[0]}" if names else ""
 
 
 def explain(pid, error, root="/proc"):
@@ -115,7 +123,7 @@ def refused(pid, target, reader):
         if reader.uid_map != _WHOLE:
             return cannot + ("this is root in a user namespace alone (a rootless container), and the process is of another; "
                              "run as the host's root")
-        if target.owner != reader.uid and not reader.caps & (1 << _CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH):
+        if target.owner != reader.uid and not reader.caps & _ANY_READ:
             return cannot + "CAP_SYS_PTRACE is there, but another's memory takes CAP_DAC_READ_SEARCH as well; add it"
         return cannot + "not even CAP_SYS_PTRACE helps; look what SELinux or AppArmor logged"
     if reader.uid == 0:

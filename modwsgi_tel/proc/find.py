@@ -6,7 +6,7 @@ import os
 import re
 
 from modwsgi_tel.errors import TelError
-from modwsgi_tel.proc import procfs
+from modwsgi_tel.proc import procfs, threads
 
 MOST = 4096                         # processes in one answer
 _MOST_MAPS = 4 << 20                # bytes of one /proc/PID/maps
@@ -77,7 +77,7 @@ class _Process:
     """What /proc says of one process, read when it is asked for; None where that may not be read."""
 
     def __init__(self, pid, root):
-        self.pid = pid
+        self.pid, self._root = pid, root
         self._folder = f"{root}/{pid}"
 
     def _read(self, name, most):
@@ -98,6 +98,13 @@ class _Process:
             return base_name(os.fsdecode(os.readlink(f"{self._folder}/exe")))
         except OSError:
             return (self._read("comm", 64) or b"").decode("utf-8", "replace").strip()
+
+    def has_ended(self):
+        """Whether nothing of it runs any more: a zombie has kept its name."""
+        try:
+            return procfs.stat(self.pid, self._root).state in "ZXx" and threads.has_ended(self.pid, self._root)
+        except (OSError, ValueError):
+            return True
 
     def runs_python(self):
         """True or False; None where the maps may not be read and nothing else tells."""
@@ -139,7 +146,7 @@ def _advice(root):
 
 def pythons(root="/proc"):
     """All that look like Python: by their program's name, or Python's or mod_wsgi's library that is mapped."""
-    found = [each.pid for each in _processes(root) if each.runs_python()]
+    found = [each.pid for each in _processes(root) if each.runs_python() and not each.has_ended()]
     if not found:
         raise TelError(f"no process of Python was found{_advice(root)}")
     return _bounded(found)
@@ -148,7 +155,7 @@ def pythons(root="/proc"):
 def apache(root="/proc"):
     """Apache's with Python mapped, and mod_wsgi's daemons; where the maps may not be read: all of Apache's."""
     found = [each.pid for each in _processes(root)
-             if is_titled(each.cmdline()) or is_apache(each.program()) and each.runs_python() is not False]
+             if (is_titled(each.cmdline()) or is_apache(each.program()) and each.runs_python() is not False) and not each.has_ended()]
     if not found:
         raise TelError(f"no process of Apache (apache2, httpd) with Python in it was found{_advice(root)}")
     return _bounded(found)

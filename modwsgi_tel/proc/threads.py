@@ -4,7 +4,7 @@ from collections import namedtuple
 
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import procfs
-from modwsgi_tel.proc.access import explain
+from modwsgi_tel.proc.access import explain, parse_status
 
 MOST = 4096                         # threads of one process
 _MOST_COMMAND = 4096                # bytes of a command line
@@ -94,8 +94,12 @@ def threads(pid, root="/proc"):
 
 
 def _tids(pid, root):
-    tids = sorted(int(name) for name in os.listdir(f"{root}/{pid}/task") if name.isdecimal() and name.isascii())
+    tids = sorted(_all_tids(pid, root))
     return tids[:MOST], max(0, len(tids) - MOST)
+
+
+def _all_tids(pid, root):
+    return {int(name) for name in os.listdir(f"{root}/{pid}/task") if name.isdecimal() and name.isascii()}
 
 
 def _task(folder, tid, nested):
@@ -115,9 +119,9 @@ def _secret(path):
 
 
 def tids(pid, root="/proc"):
-    """The ids of a process's threads, as a set; empty when it has ended."""
+    """The ids of all of a process's threads, as a set; empty when it has ended."""
     try:
-        return set(_tids(pid, root)[0])
+        return _all_tids(pid, root)
     except OSError:
         return set()
 
@@ -186,6 +190,15 @@ def inner_pid(pid, root="/proc"):
     except (OSError, ValueError) as error:
         raise TelError(_why(pid, error, root)) from None
     return pids[-1] if pids and pids[-1] != pid else None
+
+
+def rights(pid, root="/proc"):
+    """(uid, [gid, ...]) that count where it opens a file.  Raises TelError when there is no such process."""
+    try:
+        status = parse_status(procfs.read(f"{root}/{pid}/status", 65536))
+        return int(status[b"Uid"].split()[3]), [int(word) for word in (status[b"Gid"].split()[3], *status[b"Groups"].split())]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise TelError(_why(pid, error, root)) from None
 
 
 def has_ended(pid, root="/proc"):

@@ -243,11 +243,11 @@ class Profile:
         if self.start is not None:
             parts.insert(0, _clock(self.start))
             parts.insert(1, figures.duration(self.duration_s))
-        return ", ".join(parts + [f"{figures.number(self.rate, 0)} looks a second"])
+        return ", ".join(parts + [f"{figures.counted(self.rate, 'look')} a second"])
 
     def _counted(self):
         taken, looks = max(self.taken, 1), max(self.looks, 1)
-        parts = [f"{self.looks:,} looks", f"{self.taken:,} samples", f"GIL held in {figures.percent(self.gil_looks / looks)} of looks",
+        parts = [figures.counted(self.looks, "look"), figures.counted(self.taken, "sample"), f"GIL held in {figures.percent(self.gil_looks / looks)} of looks",
                  f"moving {self.moving:,} ({self.moving / taken * 100:.1f} %)", f"cut {self.cut:,}", f"late {self.late:,}",
                  f"dropped {self.dropped:,}"]
         for amount, said in ((self.untimed, "without their time"), (self.idle_seen, "of idle threads left out"),

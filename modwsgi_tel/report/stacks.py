@@ -5,7 +5,7 @@ source lines: `.line(file, number)` -> text or None, `.changed(file)` -> whether
 """
 import time
 
-from modwsgi_tel.figures import duration
+from modwsgi_tel.figures import counted, duration
 from modwsgi_tel.printable import printable
 from modwsgi_tel.stacks.compare import (ABSENT, CAME, ENDED, LINES, MOVED, SHOWN_ROUNDS, STAYED, UNREAD, folded, grouped,
                                         grouped_looks, rank, waits_at, without_idle)
@@ -59,10 +59,6 @@ def _wrapped(parts, width, front=""):
                 joined = indent + word
             line = joined
     return [*lines, line] if line.strip() else lines
-
-
-def _counted(count, one):
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
 def _tid(thread):
@@ -145,7 +141,7 @@ def _title(group, width, interpreter=False):
         for thread in served[:TIDS_MOST]:
             lines += _wrapped([f"{_tid(thread)}: {_request(thread.request)}"], width, INDENT)
         if len(served) > TIDS_MOST:
-            lines.append(f"{INDENT}and {_counted(len(served) - TIDS_MOST, 'more request')}")
+            lines.append(f"{INDENT}and {counted(len(served) - TIDS_MOST, 'more request')}")
     return lines
 
 
@@ -233,18 +229,19 @@ def _thread_stack(thread, sources, width, interpreter=None):
 
 # --- one look ---------------------------------------------------------------------------------
 
-def text(stacks, looks=(), sources=None, width=80, idle=True, flat=False, requests=False):
+def text(stacks, looks=(), sources=None, width=80, idle=True, flat=False, requests=False, meant=1):
     """The text of one process: a Stacks, or of several looks at it (`looks`, `stacks` being the last of them).
 
     width: columns, None for lines as long as they are.  idle: whether threads with nothing to do
-    are shown.  flat: a line a thread.  requests: whether requests were looked for.
+    are shown.  flat: a line a thread.  requests: whether requests were looked for.  meant: how many
+    looks there were to be.
     """
     if flat:
         lines = _flat(stacks, width, idle)
     elif len(looks) > 1:
-        lines = _several(looks, sources, width)
+        lines = _several(looks, sources, width, meant)
     else:
-        lines = _head(stacks, width, requests) + _one(stacks, sources, width, idle)
+        lines = _head(stacks, width, requests, f"1 of {meant:,} looks" if meant > 1 else "") + _one(stacks, sources, width, idle)
     return "\n".join(lines) + "\n"
 
 
@@ -255,10 +252,10 @@ def not_whole(processes):
     cut = sum(not is_whole(thread) for thread in threads) - moving
     lines = []
     if moving:
-        lines.append(f"{moving:,} of {_counted(len(threads), 'stack')} moved while "
+        lines.append(f"{moving:,} of {counted(len(threads), 'stack')} moved while "
                      f"{'it was' if moving == 1 else 'they were'} read: run again, or with --stop")
     if cut:
-        lines.append(f"{cut:,} of {_counted(len(threads), 'stack')} could not be read whole: marked with [cut: ...]")
+        lines.append(f"{cut:,} of {counted(len(threads), 'stack')} could not be read whole: marked with [cut: ...]")
     return lines
 
 
@@ -275,7 +272,7 @@ def _head(stacks, width, requests=False, looks=""):
         counts[word] = counts.get(word, 0) + 1
     order = [*_STATES.values(), "idle"]
     told = ", ".join(f"{counts[word]:,} {word}" for word in order if word in counts)
-    lines += _wrapped([f"{_counted(len(stacks.threads), 'thread')}: {told or 'none with a Python state'}", _gil(stacks),
+    lines += _wrapped([f"{counted(len(stacks.threads), 'thread')}: {told or 'none with a Python state'}", _gil(stacks),
                        _interpreters(stacks), "requests are not known" if requests and not any(
                            thread.request for thread in stacks.threads) else ""], width, "  ")
     if stacks.problem:
@@ -308,14 +305,14 @@ def _one(stacks, sources, width, idle):
     lines = []
     for number, threads in _by_interpreter(thread for thread in busy if not _is_bare(thread)):
         if several:
-            lines += ["", f"== Interpreter {number}: {_counted(len(threads), 'thread')} =="]
+            lines += ["", f"== Interpreter {number}: {counted(len(threads), 'thread')} =="]
         for group in grouped(threads):
             outermost = group[0].frames[-1].interpreter if group[0].frames else None
             lines += ["", *_title(group, width), *_thread_stack(group[0], sources, width, outermost)]
     resting = [thread for thread in stacks.threads if thread.idle]
     below = _in_short([*bare, *(resting if idle else ())], width, several)
     if resting and not idle:
-        below.append(f"{_counted(len(resting), 'idle thread')} not shown")
+        below.append(f"{counted(len(resting), 'idle thread')} not shown")
     return [*lines, "", *below] if below else lines
 
 
@@ -338,7 +335,7 @@ def _in_short(threads, width, several):
     lines = []
     for group in grouped([thread._replace(values=None) for thread in threads]):
         first = group[0]
-        what = _counted(len(group), "idle thread" if first.idle else "thread")
+        what = counted(len(group), "idle thread" if first.idle else "thread")
         what += f" in {_call(waits_at(first.frames))}" if first.frames else " with no Python frames"
         if several:
             what += f", interpreter {first.interpreter}"
@@ -402,12 +399,12 @@ def _flat(stacks, width, idle):
 
 # --- several looks ----------------------------------------------------------------------------
 
-def _several(looks, sources, width):
+def _several(looks, sources, width, meant):
     """Lines of what stayed and what moved between several looks at one process."""
     times = [stacks.at for stacks in looks]
     over = 0.0 if None in times else times[-1] - times[0]
     told = f" in {duration(over)}" if over > 0 else ""
-    lines = _head(looks[-1], width, looks=f"the last of {len(looks)} looks{told}")
+    lines = _head(looks[-1], width, looks=f"the last of {len(looks):,}{f' of {meant:,}' if meant > len(looks) else ''} looks{told}")
     sources, hidden, bare, several = _Sources(sources), 0, [], len(looks[-1].interpreters) > 1
     for group in grouped_looks(looks):
         compared = group[0]
@@ -430,9 +427,9 @@ def _several(looks, sources, width):
         lines += ["", *_in_short(bare, width, several)]
     nameless = max(sum(thread.tid is None for thread in stacks.threads) for stacks in looks)
     if nameless:
-        lines += ["", f"{_counted(nameless, 'thread')} whose tid is not known: cannot be told apart between looks"]
+        lines += ["", f"{counted(nameless, 'thread')} whose tid is not known: cannot be told apart between looks"]
     if hidden:
-        lines += ["", f"{_counted(hidden, 'thread')} idle at every look: not shown"]
+        lines += ["", f"{counted(hidden, 'thread')} idle at every look: not shown"]
     return lines
 
 
@@ -457,12 +454,12 @@ def _verdict(group, over):
         return f"the same place at {how_many if read == len(group[0].looks) else f'{read} looks'}{used}{sense}"
     lines = f" ({counts[LINES]} within the same functions)" if counts.get(LINES) else ""
     stayed = counts.get(STAYED, 0)
-    return f"moved {_counted(moved, 'time')}{lines}, {'stayed ' + _counted(stayed, 'time') if stayed else 'never stayed'}{used}"
+    return f"moved {counted(moved, 'time')}{lines}, {'stayed ' + counted(stayed, 'time') if stayed else 'never stayed'}{used}"
 
 
 def _moves(compared, looks, width):
     """A line for each look: when, what the thread did, and where it was inside of the common part."""
-    lines = ["  -- this far the same at every look; from here on: --" if compared.common else "  -- at each look: --"]
+    lines = [_clip("  -- this far the same at every look; from here on: --" if compared.common else "  -- at each look: --", width)]
     shown, first = [], looks[0].at
     for look, stacks in zip(compared.looks, looks):
         when = "?" if None in (first, stacks.at) else f"+{stacks.at - first:.1f} s"
@@ -482,7 +479,7 @@ def _moves(compared, looks, width):
         shown.append((when, state, where))
     sizes = [max(len(row[place]) for row in shown) for place in range(2)]
     for when, state, where in shown:
-        lines.append(f"  {when.rjust(sizes[0])}  {state.ljust(sizes[1])}  {where}".rstrip())
+        lines.append(_clip(f"  {when.rjust(sizes[0])}  {state.ljust(sizes[1])}  {where}".rstrip(), width))
     return lines
 
 

@@ -77,7 +77,7 @@ class CoreFile:
 
     pid: in the process's own pid namespace, or None.  command: its arguments, cut at 79 bytes.  machine: as MACHINES has it.
     threads: Threads, the one first that took the signal; THREADS_MOST.  signal: its Signal; None when none is known.
-    at: wall seconds when the file was last written.
+    at: wall seconds when the file was last written.  owner: the uid that the file belongs to.
 
     Raises TelError in one line for what cannot be read, and Nonsense for what is no core file or ends in the middle of
     what tells of threads and mappings.
@@ -101,7 +101,7 @@ class CoreFile:
             raise TelError(f"cannot read {path}: {error.strerror}") from None
         try:
             found = os.fstat(self._fd)
-            self.size, self.at = found.st_size, found.st_mtime
+            self.size, self.at, self.owner = found.st_size, found.st_mtime, found.st_uid
             self._load()
             page = self._auxv.get(_AT_PAGESZ)
             self._mapped = _MappedFiles(self._files, page if page in _PAGES else _PAGES[0], self._held, self._program(), executable,

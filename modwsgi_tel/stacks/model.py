@@ -3,15 +3,17 @@ from collections import namedtuple
 
 MOVING = "moving"                       # the thread ran on while it was read, at every try
 RUNNING, WAITING, DISK, STOPPED, GONE, UNKNOWN = "running", "waiting", "disk", "stopped", "gone", "unknown"
-REFUSED, FAILED = "refused", "failed"   # with GONE: why a process was not read
+# with GONE: why a process was not read.  The kernel does not let us; we do not let ourselves; nobody looked yet; anything else
+REFUSED, DENIED, AWAY, FAILED = "refused", "denied", "away", "failed"
 
 Frame = namedtuple("Frame", "function file line interpreter", defaults=(0,))
 Frame.__doc__ = """One Python frame.  function: its qualified name (before 3.11: its name).  file: as the code says, maybe
 relative.  line: from 1, or None where the code tells none.  interpreter: its id."""
 
-Request = namedtuple("Request", "request_id thread_id method path how")
+Request = namedtuple("Request", "request_id thread_id method path how place", defaults=(0,))
 Request.__doc__ = """The request that a thread serves.  request_id, thread_id: mod_wsgi's own, or None.  method, path: text, or
-None.  how: "environ" (read from the thread's own frames), or what was guessed and why."""
+None.  how: "environ" (read from the thread's own frames), or what was guessed and why.  place: how many frames lie
+outside of the one that holds the environ."""
 
 ThreadStack = namedtuple("ThreadStack", "tid name interpreter owns_gil state wait cpu_s idle problem frames values request",
                          defaults=(None, None, 0, False, UNKNOWN, None, None, False, None, (), None, None))
@@ -70,6 +72,31 @@ def thread_of(data):
     return ThreadStack(data["tid"], data["name"], data["interpreter"], data["owns_gil"], data["state"], data["wait"],
                        data["cpu_s"], data["idle"], data["problem"], frames, values if any(values) else None,
                        None if request is None else Request(**request))
+
+
+def table_json(stacks):
+    """A Stacks as JSON with each frame once, in "table"; "frames" of a thread are places in it.  Without variables."""
+    places, rows = {}, []
+    for thread in stacks.threads:
+        row = thread_json(thread._replace(frames=(), values=None))
+        row["frames"] = [places.setdefault(frame, len(places)) for frame in thread.frames]
+        rows.append(row)
+    return {**stacks_json(stacks._replace(threads=())), "threads": rows, "table": [list(frame) for frame in places]}
+
+
+def untabled(data):
+    """What `stacks_json` makes, of what `table_json` made."""
+    table = [frame_json(Frame(*each)) for each in data["table"]]
+    threads = [{**thread, "frames": [table[place] for place in thread["frames"]]} for thread in data["threads"]]
+    return {**{name: value for name, value in data.items() if name != "table"}, "threads": threads}
+
+
+def stacks_of_table(data):
+    """The Stacks of what `table_json` made.  Raises KeyError, IndexError, TypeError or ValueError for anything else."""
+    table = [Frame(*each) for each in data["table"]]
+    threads = tuple(thread_of({**thread, "frames": ()})._replace(frames=tuple(table[place] for place in thread["frames"]))
+                    for thread in data["threads"])
+    return stacks_of({**data, "threads": ()})._replace(threads=threads)
 
 
 def stacks_of(data):

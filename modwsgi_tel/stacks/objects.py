@@ -18,8 +18,9 @@ _MOST_DIGITS = 64                       # of 30 bits: numbers beyond are told by
 _HEAP_TYPE = 1 << 9
 _EXACT = ("NoneType", "bool", "int", "float", "str", "bytes", "tuple", "list", "dict", "cell")
 # A bare `key` is masked too: it is a dictionary's far more often than a cipher's, but only the latter does harm when it is shown
-_SECRET = (r"passw|passphrase|secret|token|credential|authori[sz]ation|cookie|session|sess_?id|signature|private|"
-           r"api_?key|csrf|pwd|bearer|(?:(?<![^\W_])(?:key|auth|pass|otp|jwt|sid|pin)(?![^\W_]))")
+_SECRET = (r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|cookie|session|sess_?id|signature|private|"
+           r"api_?key|csrf|pwd|bearer|credit_?card|card_?num|"
+           r"(?:(?<![^\W_])(?:key|auth|pass|pw|otp|jwt|sid|pin|hmac|salt|nonce|ssn|cvv|cvc)(?![^\W\d_]))")
 SECRET = re.compile(_SECRET, re.IGNORECASE)
 MASKED = "<masked>"
 _IN_TEXT = (
@@ -28,6 +29,11 @@ _IN_TEXT = (
     # password=..., "token": "...", Authorization: Bearer ...
     (re.compile(r"((?:" + _SECRET + r")[\w-]*['\"]?\s*[=:]\s*(?:(?:basic|bearer|digest)\s+)?)"
                 r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,'\"]+)", re.IGNORECASE), r"\1***"),
+)
+# What is a secret by its looks, wherever it stands: of Stripe, GitHub, Slack, AWS; a JWT; a private key
+_BY_LOOKS = (
+    (re.compile(r"(?<![^\W_])([sr]k_(?:live|test)_|gh[oprsu]_|github_pat_|xox[abeoprs]-|AKIA|ASIA|eyJ)[\w.=/+-]{8,}"), r"\1***"),
+    (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"), r"\1***"),
 )
 _URL_CUT = re.compile(r"(\w://[^/\s:@]*:)(?!\d+/)\S+\Z")
 _BEYOND = 400                           # letters that are read behind those that are shown: what tells of a secret may lie there
@@ -286,7 +292,7 @@ def _quoted(told, cut, longest, quote):
     """A text in quotes, of about `longest` letters, with what is told to be a secret in it masked.  cut: it goes on."""
     if cut:
         told = _URL_CUT.sub(r"\1***", told)
-    for pattern, shown in _IN_TEXT:
+    for pattern, shown in _BY_LOOKS + _IN_TEXT:
         told = pattern.sub(shown, told)
     return quote(told[:longest]) + ("..." if cut or len(told) > longest else "")
 

@@ -11,7 +11,8 @@ from modwsgi_tel.stacks.memory import Limited, ProcessMemory, Unreadable
 from modwsgi_tel.stacks.model import MOVING, WAITING, Request, Stacks, ThreadStack
 from modwsgi_tel.stacks.objects import Objects, shown_value
 from modwsgi_tel.stacks.runtime import locate
-from modwsgi_tel.stacks.walker import Walker
+from modwsgi_tel.stacks.sources import Rights, Sources
+from modwsgi_tel.stacks.walker import HURRIED_TRIES, Walker
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NAMES_FOR = 50                         # looks: then the names of threads are read anew
@@ -20,6 +21,7 @@ _MOST_NAMES = 4096
 _LONGEST_NAME = 100
 _TID_IN_PTHREAD = (720, 208)            # struct pthread.tid of glibc on x86-64, and of others; else it is looked for
 _PTHREAD = 2048
+_AGREEING = 8                           # threads whose ids are known: where theirs lie, that of another one does
 _MOST_VALUES = 64                       # variables of one frame
 _OUTER_FRAMES = 16                      # in these the request's environ is looked for
 _ENVIRON = ("environ", "env", "wsgi_environ")
@@ -42,19 +44,21 @@ class Looker:
         self.walker = Walker(memory, runtime, self.objects)
         self._names, self._named, self._looks = {}, set(), 0
         self._pthread_tid = None
+        self._tasks = set()             # the process's, when they were last asked for
 
     def look(self, values=False, requests=True, tids=None, stop=None):
         """([(native tid or None, ThreadStack)], [interpreter ids], None or why threads are missing).
 
-        tids: the thread ids in the process's own namespace, as an older Python does not tell them.  stop: gives for one of
-        these a context in which that thread stands still, if it can be; for the one with the GIL.  Raises Unreadable where there is no Python any more.
+        tids: gives the ids of the process's threads, in its own namespace; asked where they are needed.  stop: gives for one
+        of these, or for None, a context in which that thread stands still, if it can be; for the one with the GIL.
+        Raises Unreadable where there is no Python any more.
         """
         walker = self.walker
         self._memory.anew()
         walker.new_look()
         interpreters = walker.interpreters()
         states, problem = walker.threads(interpreters)
-        natives = self._natives(states, tids)
+        natives = self.natives(states, tids)
         threads = {}
         for state in sorted(states, key=lambda each: not each.owns_gil):     # first the one that may move any moment
             threads.setdefault(state.ident or state.address, []).append(
@@ -88,10 +92,7 @@ class Looker:
                     threads[state.address] = [(state._replace(ident=0), *part[1:])]
 
     def _stopped(self, state, natives, stop):
-        tid = natives.get(state.ident)
-        if tid is None:
-            return self.walker.stack(state)
-        with stop(tid):
+        with stop(natives.get(state.ident)):
             return self.walker.stack(state)
 
     def _merged(self, parts, values, requests):
@@ -103,7 +104,8 @@ class Looker:
             live.sort(key=lambda part: part[3].depth if deep else (not part[0].owns_gil, -part[0].interpreter))
         live = live or sorted(parts, key=lambda part: (not part[0].owns_gil, part[0].interpreter))[:1]
         problem = next((problem for _, _, problem, _ in live if problem), None)
-        frames = () if problem else tuple(frame for _, found, _, _ in live for frame in found)
+        # where one that is too deep is cut, nothing lies further out that is known to belong there
+        frames = live[0][1] if problem else tuple(frame for _, found, _, _ in live for frame in found)
         shown = request = None
         if not problem and frames:
             held = [frame for _, _, _, raw in live for frame in raw.frames]
@@ -111,8 +113,9 @@ class Looker:
                 shown = self._values(live, held)
             if requests:
                 request = self._request(held)
-        name = next((self._names[key] for key in ((each[0].interpreter, each[0].ident) for each in [*live, *parts])
-                     if key in self._names), None)
+        # what sub-interpreters know of a thread that they did not begin is but a number (Dummy-1)
+        states = sorted((each[0] for each in [*live, *parts]), key=lambda state: state.interpreter != 0)
+        name = next((self._names[key] for key in ((state.interpreter, state.ident) for state in states) if key in self._names), None)
         return ThreadStack(name=name, interpreter=live[0][0].interpreter, owns_gil=any(part[0].owns_gil for part in parts),
                            problem=problem, frames=frames, values=shown, request=request)
 
@@ -159,24 +162,45 @@ class Looker:
 
     # --- thread ids -----------------------------------------------------------------------------------
 
-    def _natives(self, states, tids):
-        """{ident: native tid}."""
-        if self.runtime.layout.thread_native is not None:
+    def natives(self, states, tids):
+        """{ident: native tid}, without those that are not known.  tids: as for `look`.
+
+        What a state tells is believed only of a task that the process has: who was forked without Python's knowledge, as
+        uWSGI's workers are, keeps what it was in its parent.  There, and up to 3.10, the C library's own record tells.
+        """
+        told = {state.native for state in states if state.native}
+        if not told or not told <= self._tasks:
+            self._tasks = set(tids() if tids is not None else ())
+        if not self._tasks:
             return {state.ident: state.native for state in states if state.native}
-        idents = {state.ident for state in states if state.ident}
-        tids = set(tids or ())
-        if not idents or not tids:
-            return {}
+        natives = {state.ident: state.native for state in states if state.native in self._tasks}
+        if not told or not told <= self._tasks:
+            natives.update(self._by_pthread({state.ident for state in states if state.ident} - set(natives), natives))
+        return natives
+
+    def _by_pthread(self, idents, natives):
+        """{ident: native tid} by what the C library keeps where an ident points to.  natives: those of others, which must agree."""
         held = {}
-        for ident in idents:
+        for ident in (*idents, *list(natives)[:_AGREEING]):
             try:
                 held[ident] = self._read(ident, _PTHREAD)
             except Unreadable:
                 continue                # it has ended, or lies at the end of its memory
-        known = (self._pthread_tid,) if self._pthread_tid is not None else ()
-        for place in (*known, *_TID_IN_PTHREAD, *range(0, _PTHREAD, 4)):
-            found = {ident: struct.unpack_from("<I", data, place)[0] for ident, data in held.items()}
-            if found and set(found.values()) <= tids and len(set(found.values())) == len(found):
+        left = self._tasks - set(natives.values())
+
+        def at(place):
+            kept = {ident: struct.unpack_from("<I", data, place)[0] for ident, data in held.items()}
+            found = {ident: tid for ident, tid in kept.items() if ident in idents and tid in left}
+            agreed = all(kept[ident] == natives[ident] for ident in natives if ident in kept)
+            return found if agreed and len(set(found.values())) == len(found) else {}
+
+        known = _TID_IN_PTHREAD if self._pthread_tid is None else (self._pthread_tid,)
+        found = max(map(at, known), key=len)
+        if found:
+            return found                # the others have ended: a fork leaves their states behind
+        for place in range(0, _PTHREAD, 4):
+            found = at(place)
+            if found and len(found) == sum(ident in idents for ident in held):
                 self._pthread_tid = place
                 return found
         return {}
@@ -195,7 +219,7 @@ class Looker:
                 if name in _ENVIRON or (name, value) in first:
                     request = self._environ(value)
                     if request is not None:
-                        return request
+                        return request._replace(place=place)
         return None
 
     def _environ(self, address):
@@ -254,12 +278,11 @@ class Reader:
         without it, cpu: with the CPU time alone.  stopper: stop.Stopper, to hold the thread with the GIL while it is read.
         """
         at = time.time()
-        tids = None
-        if self._inner_pid is not None or self._looker.runtime.layout.thread_native is None:
-            tids = self._tids()
+        if self._inner_pid is not None:
+            self._outer = {task.inner_tid: tid for tid, task in kernel.threads(self.pid).items()}
         try:
             found, interpreters, problem = self._looker.look(
-                values, requests, tids, stopper and (lambda native: stopper.stopped(self._outer.get(native, native))))
+                values, requests, self._tids, stopper and (lambda native: stopper.stopped(self._outer.get(native, native))))
         except Unreadable as error:
             raise TelError(self._gone() or f"process {self.pid}: {error}; it may be starting or ending") from None
         if problem or any(thread.problem for _, thread in found) or not found:
@@ -274,13 +297,21 @@ class Reader:
         return Stacks(self.pid, self._inner_pid, self._identity.start, self.command, self.python, tuple(interpreters), threads,
                       problem, at)
 
+    def sources(self):
+        """Sources of its files, to be closed: those alone that it may read itself.  They outlive it."""
+        try:
+            uid, gids = kernel.rights(self.pid)
+        except TelError:
+            uid, gids = None, ()
+        started = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - self._identity.start / _TICKS)
+        found = Sources(f"/proc/{self.pid}/root", f"/proc/{self.pid}/cwd", started, Rights(uid, frozenset(gids)))
+        if self._gone():                # those were maybe another's
+            found.close()
+        return found
+
     def _tids(self):
         """The thread ids in the process's own namespace."""
-        if self._inner_pid is None:
-            return kernel.tids(self.pid)
-        tasks = kernel.threads(self.pid)
-        self._outer = {task.inner_tid: tid for tid, task in tasks.items()}
-        return set(self._outer)
+        return kernel.tids(self.pid) if self._inner_pid is None else set(self._outer)
 
     def _joined(self, native, thread, tasks, ticks):
         tid = self._outer.get(native, None if self._outer else native)
@@ -299,11 +330,18 @@ class Reader:
         try:
             if kernel.has_ended(self.pid):
                 return f"process {self.pid} has ended"
-            if kernel.identity(self.pid) != self._identity:
+            now, before = kernel.identity(self.pid), self._identity
+            if now.start == before.start and before.stack and not now.stack:
+                return f"process {self.pid} has ended"      # it is just ending: its memory goes first
+            if now != before:
                 return f"process {self.pid} has become another program (exec), or is another process now"
         except TelError:
             return f"process {self.pid} has ended"
         return None
+
+    def hurry(self):
+        """For who looks many times a second: a thread that moves is given up sooner."""
+        self._looker.walker.tries = HURRIED_TRIES
 
     def close(self):
         self._memory.close()
@@ -314,7 +352,7 @@ def look_at_core(core, values=False):
     runtime = locate(core, core.maps(), core.executable(), core.open_executable)
     looker = Looker(core, runtime)
     try:
-        found, interpreters, problem = looker.look(values, True, [each.tid for each in core.threads])
+        found, interpreters, problem = looker.look(values, True, lambda: [each.tid for each in core.threads])
     except Unreadable as error:
         raise TelError(f"no threads can be read: {error}") from None
     order = {each.tid: place for place, each in enumerate(core.threads)}

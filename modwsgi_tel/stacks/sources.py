@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import stat
+from collections import namedtuple
 
 FILE_MOST = 4_000_000                   # bytes of one file
 FILES_MOST = 64                         # files that are kept; further ones are not looked at
@@ -19,6 +20,10 @@ _BLANK = re.compile(rb"^[ \t\f]*(?:#.*)?$")
 _SEARCH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _NOTHING = (b"", "utf-8", None)         # (the file's bytes, its encoding, its mtime)
+_READ, _SEARCH_IN = 4, 1                # bits of a mode
+
+Rights = namedtuple("Rights", "uid gids")
+Rights.__doc__ = """Who may read a file, by its mode.  uid: None for nobody in particular, who may what all may.  gids: a set."""
 
 
 class Sources:
@@ -27,11 +32,14 @@ class Sources:
     root: the folder that the target has as its root, as /proc/PID/root; every link on the way is
     taken as the target takes it, and none leads out of it.  cwd: the folder that relative names
     start at, as /proc/PID/cwd, or None.  started: wall seconds of the process's start, or None.
+    who: the target's Rights: it names the files, so that root must not show what it could not
+    read itself; None where it is the reader who names them.
     A file on a file system that hangs makes the reader hang: who cannot have that reads in a helper.
     """
 
-    def __init__(self, root="/", cwd=None, started=None):
+    def __init__(self, root="/", cwd=None, started=None, who=None):
         self._started = started
+        self._who = who
         self._files = {}                # name -> (bytes, encoding, mtime)
         self._bytes = 0
         self._root = _opened(root)
@@ -73,13 +81,13 @@ class Sources:
                 return _NOTHING
             parts = [*self._cwd, *parts]
         try:
-            descriptor, _ = _walk(self._root, parts)
+            descriptor, _ = _walk(self._root, parts, self._who)
         except (OSError, ValueError):   # ValueError: a NUL, or letters that no file's name has
             return _NOTHING
         try:
             # what it is comes first: to open a device or a FIFO can be an act
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode) or not _may(self._who, _READ, status):
                 return _NOTHING
             data = b""
             if 0 < status.st_size <= min(FILE_MOST, BYTES_MOST - self._bytes):
@@ -100,7 +108,7 @@ class Sources:
             inside = inside[len(top):]  # the root of a chroot is named as well
         try:
             wanted = os.stat(cwd)
-            descriptor, parts = _walk(self._root, inside.split("/"))
+            descriptor, parts = _walk(self._root, inside.split("/"), self._who)
         except (OSError, ValueError):
             return None
         try:
@@ -130,12 +138,21 @@ def _calmly(path, flags):
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-def _walk(root, parts):
+def _may(who, bit, status):
+    """Whether somebody (Rights; None: anybody) may do what a bit of the mode says.  status: of the file or folder."""
+    if who is None or who.uid == 0:
+        return True
+    return bool(status.st_mode >> (6 if status.st_uid == who.uid else 3 if status.st_gid in who.gids else 0) & bit)
+
+
+def _walk(root, parts, who):
     """(descriptor, names) of what a path leads to, from the folder `root`; names: the way there without links.
 
     One part at a time, so that a link or `..` is resolved below the root, whatever it says.
-    Raises OSError or ValueError.
+    Raises OSError or ValueError; PermissionError for a folder that `who` may not search.
     """
+    if not _may(who, _SEARCH_IN, os.fstat(root)):
+        raise PermissionError
     left, names, links = list(reversed(parts)), [], 0
     ways = [os.dup(root)]
     try:
@@ -151,9 +168,12 @@ def _walk(root, parts):
             if len(ways) > _PARTS_MOST or len(left) > 4 * _PARTS_MOST:
                 raise ValueError("too long a way")
             found = os.open(part, _SEARCH, dir_fd=ways[-1])
-            if not stat.S_ISLNK(os.fstat(found).st_mode):
+            status = os.fstat(found)
+            if not stat.S_ISLNK(status.st_mode):
                 ways.append(found)
                 names.append(part)
+                if stat.S_ISDIR(status.st_mode) and not _may(who, _SEARCH_IN, status):
+                    raise PermissionError
                 continue
             os.close(found)
             links += 1

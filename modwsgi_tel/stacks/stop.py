@@ -57,6 +57,7 @@ class Stopper:
         self._held = {}                 # tid: the signal to pass on when it is let go (0: none); None: it does not stand yet
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())       # the caller's own
         self._masked = False
+        self.missed = 0                 # how often one was to stand still and did not
 
     def __enter__(self):
         return self
@@ -66,9 +67,11 @@ class Stopper:
 
     @contextlib.contextmanager
     def stopped(self, tid):
-        """`tid` stands still inside; True when it does."""
+        """`tid` stands still inside; True when it does.  None, for one that is not known, never does."""
         try:
-            yield self.stop(tid)
+            held = self.stop(tid)
+            self.missed += not held
+            yield held
         finally:
             self.release(tid)
 

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections import OrderedDict, namedtuple
 
-from modwsgi_tel.stacks.model import frame_json, stacks_json
+from modwsgi_tel.stacks.model import frame_json, table_json, untabled
 
 SLOW, SILENT, ASKED = "slow", "silent", "asked"
 AUTO, OFF = "auto", "off"
@@ -19,6 +19,7 @@ COUNTERS = ("taken", "failed", "refused", "gone", "moving", "cut", "joined", "gu
 
 AGAIN_S, AGAIN_MOST_S = 1.0, 60.0       # the same process is read again after 1 s, 2 s, 4 s ... as long as it is in trouble
 REFUSED_S, REFUSED_MOST_S = 60.0, 600.0     # who may not read is tried again after a minute, at most after ten
+AWAY_S = 5.0                            # a helper service that does not answer is asked again after so long
 ASKED_MOST = 16                         # processes that wait because somebody asked
 REQUESTS_MOST = 256                     # requests of one process that a take is joined with
 FILE_LENGTH = 60                        # in a sentence
@@ -26,7 +27,7 @@ FILE_LENGTH = 60                        # in a sentence
 GUESSED = "guessed: one active request, one busy thread"
 
 Take = namedtuple("Take", "process_id now wall why packed held")
-Take.__doc__ = """What was taken of a process at `now`.  packed: see `unpacked`.  held: where the holder of its GIL is, or its one
+Take.__doc__ = """What was taken of a process at `now`.  packed: see `stacks_in`.  held: where the holder of its GIL is, or its one
 busy thread, as the end of a sentence; "" when that is not known."""
 
 Refusal = namedtuple("Refusal", "until wait_s problem")
@@ -50,15 +51,21 @@ def unpacked(data):
     return json.loads(zlib.decompress(data))
 
 
+def stacks_in(take):
+    """The stacks of a Take as model.stacks_json makes them."""
+    return untabled(unpacked(take.packed))
+
+
 class Taken:
     """The last stacks of each process, at most `limit` and `bytes_limit`, the oldest going first.
 
     mode: AUTO or OFF.  rate: takes a second at most.  helper: the path of the helper service's socket, or None.
-    closed: why nobody may ask, or "".  problem: why nothing can be read, or None.  wake: called when somebody asked.
+    closed: why nobody may ask for any process, or "".  problem: why nothing can be read, or None.  wake: called when somebody asked.
     """
 
     def __init__(self, mode=OFF, rate=2.0, helper=None, closed="", limit=1000, bytes_limit=16 << 20):
-        self.mode, self.rate, self.helper, self.closed = mode, rate, helper, closed
+        self.mode, self.rate, self.helper = mode, rate, helper
+        self.closed = "stacks are off here (--stacks off), or this is no running server" if mode == OFF else closed
         self.limit, self.bytes_limit = limit, bytes_limit
         self.bytes = 0
         self.problem = None
@@ -68,6 +75,7 @@ class Taken:
         self._turns = {}                # process id -> _Turn
         self._asked = OrderedDict()     # process id -> None
         self._refused = {}              # uid -> Refusal
+        self._away_until = float("-inf")    # until then the helper service is not asked
         self._users = {}                # uid -> when a process of it was read last
 
     # --- whose turn it is -----------------------------------------------------------------
@@ -84,6 +92,8 @@ class Taken:
             if process is not None and not unreadable(process):
                 return process, ASKED
         best, best_key = None, None
+        if now < self._away_until:
+            return None
         for process in fleet.troubled:
             if ((process.slow_active or process.silent_now is not None) and not unreadable(process)
                     and fleet.process(process.id) is process):
@@ -124,34 +134,26 @@ class Taken:
         turn.keys = list(process.slow_active)[-REQUESTS_MOST:]
 
     def ask(self, process, now):
-        """Somebody wants its stacks now: (status, seconds to wait, or why not)."""
-        why = self._why_not(process, now)
+        """Somebody wants its stacks now: (status, seconds to wait, or why not).
+
+        However its last try ended there is another one; who asks next is told, once, how it ended.
+        """
+        why = self.closed if self.mode == OFF else unreadable(process)
         if why:
             return 409, why
         waits = process.id in self._asked
         turn = self._turns.get(process.id)
-        if not waits and turn is not None and turn.last_now is not None and now - turn.last_now < AGAIN_S:
-            return 429, f"its stacks were taken {now - turn.last_now:.1f} s ago: not again within {AGAIN_S:g} s"
+        passed_s = float("inf") if turn is None or turn.last_now is None else now - turn.last_now
+        problem = ""
+        if passed_s < AGAIN_MOST_S:
+            problem, turn.problem = turn.problem, ""
+        if not waits and passed_s < AGAIN_S:
+            return (409, problem) if problem else (429, f"its stacks were taken {passed_s:.1f} s ago: not again within {AGAIN_S:g} s")
         if not waits and len(self._asked) >= ASKED_MOST:
             return 429, f"{len(self._asked)} processes wait for it already: ask later"
         self._asked[process.id] = None
         self.wake()
-        return 202, (list(self._asked).index(process.id) + 1) / self.rate
-
-    def _why_not(self, process, now):
-        if self.mode == OFF:
-            return "stacks are off here (--stacks off), or this is no running server"
-        why = unreadable(process)
-        if why:
-            return why
-        refused = self._refused.get(process.who.uid)
-        if refused is not None and now < refused.until:
-            return refused.problem
-        turn = self._turns.get(process.id)
-        if turn is not None and turn.problem and turn.last_now is not None and now - turn.last_now < AGAIN_MOST_S:
-            problem, turn.problem = turn.problem, ""        # said once; the next one who asks is a new try
-            return problem
-        return ""
+        return (409, problem) if problem else (202, (list(self._asked).index(process.id) + 1) / self.rate)
 
     # --- what came of it --------------------------------------------------------------------
 
@@ -162,12 +164,13 @@ class Taken:
         if turn is None or fleet.process(process.id) is not process:
             return                      # it has gone meanwhile
         turn.problem = ""
+        self._away_until = float("-inf")
         self._refused.pop(process.who.uid, None)
         self.problem = next((refused.problem for refused in self._refused.values() if now < refused.until), None)
         self.counters["taken"] += 1
         self.counters["moving"] += any(thread.problem == "moving" for thread in stacks.threads)
         self.counters["cut"] += bool(stacks.problem) or any(thread.problem not in (None, "moving") for thread in stacks.threads)
-        self._put(Take(process.id, now, wall, why, packed(stacks_json(stacks)), holder(stacks.threads)))
+        self._put(Take(process.id, now, wall, why, packed(table_json(stacks)), holder(stacks.threads)))
         keys = list(OrderedDict.fromkeys([*turn.keys, *list(process.slow_active)[-REQUESTS_MOST:]]))
         requests = [request for request in map(fleet.slow.identity, keys) if request is not None]
         for request, (thread, how) in zip(requests, joined(requests, stacks.threads)):
@@ -184,23 +187,37 @@ class Taken:
             self.counters["evicted"] += 1
 
     def refuse(self, process, problem, now):
-        """The kernel does not let us: whoever runs as this user is left alone for a while."""
+        """The kernel does not let us: whoever runs as this user is left alone for a while, but for who is asked for."""
         before = self._refused.get(process.who.uid)
-        wait_s = REFUSED_S if before is None else min(REFUSED_MOST_S, 2 * before.wait_s)
-        self._refused[process.who.uid] = Refusal(now + wait_s, wait_s, problem)
-        if len(self._refused) > self.limit:
-            del self._refused[next(iter(self._refused))]
-        self.counters["refused"] += 1
-        self.problem = problem
+        if before is None or now >= before.until:
+            wait_s = REFUSED_S if before is None else min(REFUSED_MOST_S, 2 * before.wait_s)
+            self._refused[process.who.uid] = Refusal(now + wait_s, wait_s, problem)
+            if len(self._refused) > self.limit:
+                del self._refused[next(iter(self._refused))]
+        self._failed(process, problem, "refused")
+
+    def deny(self, process, problem):
+        """We do not let ourselves: that is about this process alone."""
+        self._failed(process, problem, "refused", AGAIN_MOST_S / 2)
+
+    def away(self, process, problem, now):
+        """The helper service does not answer: all wait a little."""
+        self._away_until = now + AWAY_S
+        self._failed(process, problem, "failed")
+        if process.id in self._turns:
+            self._turns[process.id].wait_s = AGAIN_S
 
     def fail(self, process, problem, gone=False):
         """It could not be read: it has gone, runs no Python, or the helper died."""
-        self.counters["gone" if gone else "failed"] += 1
+        self._failed(process, problem, "gone" if gone else "failed", AGAIN_MOST_S / 2)
+
+    def _failed(self, process, problem, counter, wait_s=0.0):
+        self.counters[counter] += 1
         turn = self._turns.get(process.id)
         if turn is not None:
             turn.problem = problem
-            turn.wait_s = max(turn.wait_s, AGAIN_MOST_S / 2)    # it will hardly be another answer soon
-        if not gone:
+            turn.wait_s = max(turn.wait_s, wait_s)              # it will hardly be another answer soon
+        if counter != "gone":
             self.problem = problem
 
     def forget(self, number):
@@ -228,13 +245,18 @@ class Taken:
         return list(reversed(self._takes))
 
 
+def is_claimed(process):
+    """Whether its pid is but what its datagrams say, so that its stacks are never read."""
+    return not process.checkable and (process.trust.known or process.who.sender_pid <= 0)
+
+
 def unreadable(process):
     """Why the stacks of a process must not be read, or ""."""
     if process.ended:
         return f"pid {process.pid} has ended"
+    if not process.checkable and not is_claimed(process):
+        return f"pid {process.pid} is not known well enough yet: ask again in a second"
     if not process.checkable:
-        if not process.trust.known and process.who.sender_pid > 0:
-            return f"pid {process.pid} is not known well enough yet: ask again in a second"
         return f"pid {process.pid} is what its datagrams say, not what the kernel says of their sender (a replay, a simulation)"
     if process.trust.start is None:
         return (f"since when pid {process.pid} runs is not known: ask again in a second" if not process.trust.known else
@@ -264,22 +286,46 @@ def joined(requests, threads):
     By mod_wsgi's request id, which is the record's log id; where the record has none, by mod_wsgi's own thread number; else,
     where there is but one active request and one busy thread that is not known to serve another, by a guess.
     """
-    by_request = {thread.request.request_id: thread for thread in threads if thread.request and thread.request.request_id}
-    by_thread = {thread.request.thread_id: thread for thread in threads if thread.request and thread.request.thread_id}
+    by_request, by_thread = {}, {}
+    for thread in threads:
+        if thread.request and thread.request.request_id:
+            by_request.setdefault(thread.request.request_id, []).append(thread)
+        if thread.request and thread.request.thread_id:
+            by_thread.setdefault(str(thread.request.thread_id), []).append(thread)
     active = [request for request in requests if request.active]
     free = [thread for thread in threads if _is_busy(thread) and not (thread.request and thread.request.request_id)]
     found = []
     for request in requests:
-        thread = by_request.get(request.log_id)
-        if thread is not None:
-            found.append((thread, "environ"))
-        elif not request.log_id and request.thread in by_thread:
-            found.append((by_thread[request.thread], "mod_wsgi.thread_id"))
+        holders = by_request.get(request.log_id) if request.log_id else by_thread.get(str(request.thread))
+        if holders:
+            thread, why = _server_of(holders, threads)
+            found.append((thread, why or ("environ" if request.log_id else "mod_wsgi.thread_id")))
         elif request.active and len(active) == 1 and len(free) == 1 and not by_request:
             found.append((free[0], GUESSED))
         else:
             found.append((None, _why_not(request, active, free, threads)))
     return found
+
+
+def _server_of(holders, threads):
+    """(thread, "") that serves a request, of those that hold its environ, or (None, why that cannot be told).
+
+    The outermost frame of a server's thread is the application's own; a thread that was handed the environ, for work in the
+    background, is another one.
+    """
+    own = [thread for thread in holders if not thread.request.place and not _is_background(thread)]
+    if len(own or holders) > 1:
+        return None, f"ambiguous: {len(own or holders)} threads hold this request's environ"
+    unread = sum(1 for thread in threads if thread.problem and not thread.frames)
+    if unread and _is_background((own or holders)[0]):
+        return None, f"ambiguous: only a background thread holds this request's environ, and {unread} could not be read"
+    return (own or holders)[0], ""
+
+
+def _is_background(thread):
+    outermost = thread.frames[-1] if thread.frames else None
+    return (outermost is not None and outermost.function.rpartition(".")[2] == "_bootstrap"
+            and outermost.file.rpartition("/")[2] == "threading.py")
 
 
 def _why_not(request, active, free, threads):

@@ -12,7 +12,7 @@ from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
 from modwsgi_tel.web.statejson import (Query, batched, encoded, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
-                                        text)
+                                        taken_state, text)
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
@@ -133,7 +133,8 @@ class Site:
 
     def slow(self, request, guard, _):
         now, wall = self._clocks()
-        query, head = _query(request), {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted}
+        query, head = _query(request), {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted,
+                                      "stacks": taken_state(self.fleet)}
         number = _whole(request.query, "id")
         ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
 

@@ -10,7 +10,7 @@ from json import JSONEncoder
 
 from modwsgi_tel.state.slow import ACTIVE, COMPLETED, ENTRY
 from modwsgi_tel.state.tables import age_s
-from modwsgi_tel.state.taken import unpacked
+from modwsgi_tel.state.taken import is_claimed, stacks_in, unpacked
 from modwsgi_tel.state.view import alive, collector
 from modwsgi_tel.wire.blocks import records
 from modwsgi_tel.wire.fields import BY_NAME, GC_EVENT, GC_SNAPSHOT, TEXT, kind_name
@@ -216,9 +216,14 @@ def process_stacks(fleet, process, now):
     take = fleet.taken.get(process.id)
     if take is None:
         return None
-    return {**unpacked(take.packed), "pid": process.pid, "id": process.id, "sender_pid": process.who.sender_pid,
+    return {**stacks_in(take), "pid": process.pid, "id": process.id, "sender_pid": process.who.sender_pid,
             "hostname": process.group[0], "process_group": process.group[1], "taken": take.wall,
-            "age_s": max(0.0, now - take.now), "why": take.why}
+            "age_s": max(0.0, now - take.now), "why": take.why, "life": process.life}
+
+
+def taken_state(fleet):
+    """Whether stacks are taken at all, beside rows that may have one."""
+    return {"mode": fleet.taken.mode, "problem": fleet.taken.problem}
 
 
 def taken_head(fleet):
@@ -226,7 +231,8 @@ def taken_head(fleet):
     taken = fleet.taken
     return {"stacks": taken.mode, "helper": taken.helper, "rate": taken.rate, "post": not taken.closed,
             "counters": {**taken.counters, "evicted": taken.counters["evicted"] + fleet.slow.stacks_evicted},
-            "bytes": taken.bytes + fleet.slow.stack_bytes, "problem": taken.problem}
+            "bytes": taken.bytes + fleet.slow.stack_bytes, "problem": taken.problem,
+            "not_the_kernels": sum(map(is_claimed, fleet.troubled))}
 
 
 def _phase(slow, fields):
