@@ -197,7 +197,7 @@ def test_the_age_of_a_request_is_the_same_in_its_slot_and_in_its_row(duration, a
     for now in (2.0, 9.0):              # the second one: stale
         fold(fleet, worker.tick(1), now=now - 0.5)
         [[request]] = [row["requests"] for row in workers(fleet, now)]
-        assert request["age_s"] == slow_entry(fleet.slow.freeze(key, now))["entry"]["age_s"]
+        assert request["age_s"] == slow_entry(fleet.slow.freeze(key, now), now)["entry"]["age_s"]
         assert now == 9.0 or request["age_s"] == age
 
 
