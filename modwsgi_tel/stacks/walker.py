@@ -459,7 +459,7 @@ class Walker:
     # --- code objects -----------------------------------------------------------------------------
 
     def _frames(self, raw, interpreter):
-        """The Frames of a Raw; None when a code object in it was not there to be read, so that the stack has moved on."""
+        """The Frames of a Raw.  Raises Cut or Unreadable where one of its code objects is not there any more."""
         found = []
         for _, address, instruction, _ in raw.frames:
             code = self._checked.get(address)
