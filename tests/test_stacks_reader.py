@@ -111,10 +111,7 @@ def test_all_sub_interpreters_are_read_and_a_thread_in_two_is_one(version):
         truth = []
         for tid, parts in target.told["parts"].items():
             frames = [[[interpreter, frame] for frame in frames] for interpreter, frames in parts]
-            if version in ("3.8", "3.9") and len(parts) > 1:        # nothing there tells which thread runs it
-                truth += [[0, frames[0]], [int(tid), frames[1]]]
-            else:
-                truth.append([int(tid), [each for part in frames for each in part]])
+            truth.append([int(tid), [each for part in frames for each in part]])
         assert read == sorted(truth, key=repr)
         assert found.interpreters == tuple(sorted({0} | {part[0] for parts in target.told["parts"].values() for part in parts}))
 

@@ -22,6 +22,7 @@ _LONGEST_NAME = 100
 _TID_IN_PTHREAD = (720, 208)            # struct pthread.tid of glibc on x86-64, and of others; else it is looked for
 _PTHREAD = 2048
 _AGREEING = 8                           # threads whose ids are known: where theirs lie, that of another one does
+_C_STACK, _SMALLEST_C_STACK = 1 << 18, 1 << 12      # bytes of a thread's C stack in which a frame is looked for
 _MOST_VALUES = 64                       # variables of one frame
 _OUTER_FRAMES = 16                      # in these the request's environ is looked for
 _ENVIRON = ("environ", "env", "wsgi_environ")
@@ -82,14 +83,34 @@ class Looker:
             for part in live if len(live) > 1 and self.runtime.layout.version < (3, 13) else ():
                 state, _, _, raw = part
                 depth = raw.depth if raw is not None else 0
-                runs = min((ident for ident in threads if ident >= depth), default=key) if depth else 0
-                if runs == key or (not depth and state.interpreter == min(each[0].interpreter for each in live)):
+                if not depth and state.interpreter == min(each[0].interpreter for each in live):
+                    continue
+                runs = (min((ident for ident in threads if ident >= depth), default=key) if depth else
+                        self._runner(raw.frames[0][0], threads) if raw is not None else 0)
+                if runs == key:
                     continue
                 parts.remove(part)
-                if depth:
+                if runs:
                     threads[runs].append(part)
-                else:                   # up to 3.9 nothing tells
+                else:                   # up to 3.9 nothing else tells
                     threads[state.address] = [(state._replace(ident=0), *part[1:])]
+
+    def _runner(self, frame, idents):
+        """The ident of the one thread that has a frame's address on its C stack, as who runs it has; 0 where that is not one.
+
+        With glibc an ident points to the upper end of the stack, but for the main thread, which is left out.
+        """
+        found, wanted = [], struct.pack("<Q", frame)
+        for ident in idents:
+            size = _C_STACK
+            while size >= _SMALLEST_C_STACK:
+                try:
+                    if wanted in self._read(ident - size, size):
+                        found.append(ident)
+                    break
+                except Unreadable:
+                    size //= 2          # its stack is smaller, or lies elsewhere
+        return found[0] if len(found) == 1 else 0
 
     def _stopped(self, state, natives, stop):
         with stop(natives.get(state.ident)):
