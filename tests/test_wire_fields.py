@@ -1,5 +1,6 @@
 """The table of fields holds the facts: copied from the description of the format, not from the code."""
-from modwsgi_tel.wire.fields import BY_ID, BY_NAME, FIELDS, KINDS, PHASE_FIELDS, PHASES, TYPE_NAMES, field_name, kind_name
+from modwsgi_tel.wire.fields import (BY_ID, BY_NAME, FIELDS, KINDS, PHASE_FIELDS, PHASES, PRIVATE_KINDS, TYPE_NAMES, field_name,
+                                     kind_name)
 
 # id, name, type, kinds that carry it: as mod_wsgi 6.0.5 and 6.1.1 define them
 FACTS = """
@@ -140,8 +141,15 @@ FACTS = """
 
 def test_every_field_is_in_the_table_with_its_type_and_kinds():
     facts = [line.split() for line in FACTS.split("\n") if line]
-    assert [(field.id, field.name, TYPE_NAMES[field.type], field.kinds) for field in FIELDS] == [
+    assert [(field.id, field.name, TYPE_NAMES[field.type], field.kinds) for field in FIELDS if field.id < 1000] == [
         (int(number), name, type_, tuple(map(int, kinds))) for number, name, type_, *kinds in facts]
+
+
+def test_what_an_agent_adds_has_its_own_numbers_and_kinds():
+    own = [field for field in FIELDS if field.id >= 1000]
+    assert [field.name for field in own if not field.kinds or min(field.kinds) < PRIVATE_KINDS] == []
+    assert {kind for field in own for kind in field.kinds} == {kind for kind in KINDS if kind >= PRIVATE_KINDS}
+    assert [field.id for field in own] == sorted(field.id for field in own)
 
 
 def test_ids_and_names_are_unique():
@@ -151,7 +159,9 @@ def test_ids_and_names_are_unique():
 def test_the_kinds_have_their_numbers():
     assert [(number, kind_name(number)) for number in KINDS] == [
         (1, "process_metrics"), (2, "request_metrics"), (3, "server_metrics"), (4, "slow_request"), (5, "process_started"),
-        (6, "process_stopping"), (7, "process_stopped"), (8, "gc_snapshot"), (9, "gc_event")]
+        (6, "process_stopping"), (7, "process_stopped"), (8, "gc_snapshot"), (9, "gc_event"),
+        (128, "agent_state"), (129, "long_request"), (130, "request_stack"), (131, "code_locations"), (132, "application_exception"),
+        (133, "operation_timer"), (134, "loop_lateness"), (135, "thread_stack"), (136, "memory_growth")]
 
 
 def test_what_has_no_name_is_shown_by_its_number():

@@ -20,7 +20,8 @@ ThreadStack = namedtuple("ThreadStack", "tid name interpreter owns_gil state wai
 ThreadStack.__doc__ = """One thread of a process.
 
 tid: native, in the reader's pid namespace; None when it is not known.  name: threading's, or None.
-interpreter: the id of the one whose frames are innermost.  owns_gil: whether it holds its interpreter's GIL.
+interpreter: the id of the one whose frames are innermost.  owns_gil: whether it holds its interpreter's GIL, None where that
+cannot be told: from inside, whoever looks has it.
 state: RUNNING, WAITING, DISK, STOPPED, GONE or UNKNOWN, by the kernel.  wait: in what, as `futex (futex_wait_queue)`, or None.
 cpu_s: CPU seconds used since the look before, or None.  idle: a pool's thread that has nothing to do.
 problem: None (the stack is whole), MOVING, or "cut: " and why.  frames: Frames, innermost first.

@@ -3,9 +3,9 @@
 Every size, depth and count is bounded, since any of it may be garbage: then Unreadable, or a value that says so.
 Source: Include/cpython/unicodeobject.h, longintrepr.h, Objects/dict-common.h and pycore_dict.h of each version.
 """
-import re
 import struct
 
+from modwsgi_tel.masking import BEYOND, MASKED, SECRET, quoted
 from modwsgi_tel.stacks.memory import LONGEST_READ, Unreadable
 
 LONGEST_TEXT = 4096
@@ -17,26 +17,6 @@ _MOST_DIGITS = 64                       # of 30 bits: numbers beyond are told by
 
 _HEAP_TYPE = 1 << 9
 _EXACT = ("NoneType", "bool", "int", "float", "str", "bytes", "tuple", "list", "dict", "cell")
-# A bare `key` is masked too: it is a dictionary's far more often than a cipher's, but only the latter does harm when it is shown
-_SECRET = (r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|cookie|session|sess_?id|signature|private|"
-           r"api_?key|csrf|pwd|bearer|credit_?card|card_?num|"
-           r"(?:(?<![^\W_])(?:key|auth|pass|pw|otp|jwt|sid|pin|hmac|salt|nonce|ssn|cvv|cvc)(?![^\W\d_]))")
-SECRET = re.compile(_SECRET, re.IGNORECASE)
-MASKED = "<masked>"
-_IN_TEXT = (
-    (re.compile(r"(\w://[^/\s:@]*:)(?!\d+/)\S+@"), r"\1***@"),                             # http://name:password@host, no port
-    (re.compile(r"(cookie2?['\"]?\s*[=:]\s*)[^\r\n]+", re.IGNORECASE), r"\1***"),
-    # password=..., "token": "...", Authorization: Bearer ...
-    (re.compile(r"((?:" + _SECRET + r")[\w-]*['\"]?\s*[=:]\s*(?:(?:basic|bearer|digest)\s+)?)"
-                r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,'\"]+)", re.IGNORECASE), r"\1***"),
-)
-# What is a secret by its looks, wherever it stands: of Stripe, GitHub, Slack, AWS; a JWT; a private key
-_BY_LOOKS = (
-    (re.compile(r"(?<![^\W_])([sr]k_(?:live|test)_|gh[oprsu]_|github_pat_|xox[abeoprs]-|AKIA|ASIA|eyJ)[\w.=/+-]{8,}"), r"\1***"),
-    (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"), r"\1***"),
-)
-_URL_CUT = re.compile(r"(\w://[^/\s:@]*:)(?!\d+/)\S+\Z")
-_BEYOND = 400                           # letters that are read behind those that are shown: what tells of a secret may lie there
 
 _WORD = struct.Struct("<Q").unpack
 _KINDS = {1: (1, "latin-1"), 2: (2, "utf-16-le"), 4: (4, "utf-32-le")}
@@ -224,12 +204,12 @@ class Objects:
         if name == "float":
             return repr(struct.unpack("<d", self._read(address + 16, 8))[0])
         if name == "str":
-            told, cut = self.text(address, longest + _BEYOND)
-            return _quoted(told, cut, longest, repr)
+            told, cut = self.text(address, longest + BEYOND)
+            return quoted(told, cut, longest, repr)
         if name == "bytes":
             size = self.word(address + 16)
-            told = self._read(address + 32, min(size, longest + _BEYOND)).decode("latin-1")
-            return _quoted(told, size > len(told), longest, lambda text: repr(text.encode("latin-1")))
+            told = self._read(address + 32, min(size, longest + BEYOND)).decode("latin-1")
+            return quoted(told, size > len(told), longest, lambda text: repr(text.encode("latin-1")))
         if name == "cell":
             held = self.word(address + 16)
             return self.value(held, longest, depth + 1) if held and depth <= _DEEPEST else "<empty cell>"
@@ -286,15 +266,6 @@ class Objects:
         more = [f"and {size - len(members):,} more"] if size > len(members) else []
         tail = "," if name == "tuple" and size == 1 else ""
         return f"{left}{', '.join(members + more)}{tail}{right}"
-
-
-def _quoted(told, cut, longest, quote):
-    """A text in quotes, of about `longest` letters, with what is told to be a secret in it masked.  cut: it goes on."""
-    if cut:
-        told = _URL_CUT.sub(r"\1***", told)
-    for pattern, shown in _BY_LOOKS + _IN_TEXT:
-        told = pattern.sub(shown, told)
-    return quote(told[:longest]) + ("..." if cut or len(told) > longest else "")
 
 
 def shown_value(objects, name, address):

@@ -26,9 +26,12 @@ SLOTS = "slots"                 # one entry per worker thread, never combined
 
 Field = namedtuple("Field", "id name type kinds unit merge help")
 
-# Kinds of datagram.  From PRIVATE_KINDS up they are free for a project's own records.
+# Kinds of datagram.  From PRIVATE_KINDS up they are free for a project's own records: here those of our agent.
 (PROCESS_METRICS, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, PROCESS_STARTED,
  PROCESS_STOPPING, PROCESS_STOPPED, GC_SNAPSHOT, GC_EVENT) = range(1, 10)
+PRIVATE_KINDS = 128
+(AGENT_STATE, LONG_REQUEST, REQUEST_STACK, CODE_LOCATIONS, APPLICATION_EXCEPTION, OPERATION_TIMER, LOOP_LATENESS, THREAD_STACK,
+ MEMORY_GROWTH) = range(PRIVATE_KINDS, PRIVATE_KINDS + 9)
 KINDS = {
     PROCESS_METRICS: "process_metrics",         # reserved
     REQUEST_METRICS: "request_metrics",
@@ -39,8 +42,21 @@ KINDS = {
     PROCESS_STOPPED: "process_stopped",
     GC_SNAPSHOT: "gc_snapshot",
     GC_EVENT: "gc_event",
+    AGENT_STATE: "agent_state",
+    LONG_REQUEST: "long_request",               # with fields of slow_request
+    REQUEST_STACK: "request_stack",
+    CODE_LOCATIONS: "code_locations",
+    APPLICATION_EXCEPTION: "application_exception",
+    OPERATION_TIMER: "operation_timer",
+    LOOP_LATENESS: "loop_lateness",
+    THREAD_STACK: "thread_stack",
+    MEMORY_GROWTH: "memory_growth",
 }
-PRIVATE_KINDS = 128
+
+# The header's flags, which mod_wsgi leaves at 0: what our agent sends has AGENT_FLAG, and below it the number of the agent,
+# which is 0 for the first one of a process, and any other for agents in further interpreters.
+AGENT_FLAG = 0x8000
+AGENT_NUMBER = 0x7FFF
 
 # Phases of a request; PHASE_FIELDS[phase] are the ids of its mean, min, max and histogram.
 PHASES = ("server", "queue", "daemon", "application", "request", "gil_wait", "input_read", "output_write")
@@ -179,6 +195,80 @@ FIELDS = (
     Field(322, "gc_event_generation", U64, (9,), "generation", LAST, "Generation collected."),
     Field(323, "gc_event_collected", U64, (9,), "objects", LAST, "Objects collected."),
     Field(324, "gc_event_uncollectable", U64, (9,), "objects", LAST, "Objects found uncollectable."),
+
+    # What our agent sends.  A code location is a number for (function, file, line), told by code_locations.
+    Field(1000, "agent_version", TEXT, (128,), "text", LAST, "Version of the agent."),
+    Field(1001, "agent_emits", U64, (128,), "flag", LAST, "1 where it sends the standard records too, since nobody else does."),
+    Field(1002, "agent_server", TEXT, (128,), "text", LAST, "WSGI server that it runs under, as far as it can tell."),
+    Field(1003, "agent_threshold", F64, (128,), "seconds", LAST, "A request that takes longer has its stacks taken."),
+    Field(1004, "agent_interval", F64, (128,), "seconds", LAST, "Between two stacks of one request, at first."),
+    Field(1005, "agent_socket", TEXT, (128,), "text", LAST, "Abstract unix socket on which it answers, without the NUL."),
+    Field(1006, "agent_signal", U64, (128,), "signal", LAST, "Signal upon which it sends the stacks of all threads; 0 for none."),
+    Field(1007, "agent_switches", TEXT, (128,), "text", LAST, "What is switched on, with commas between."),
+    Field(1008, "agent_watchdog_file", TEXT, (128,), "text", LAST, "Where stacks are written while the GIL is held."),
+    Field(1009, "agent_problem", TEXT, (128,), "text", LAST, "What it does not see, in words."),
+    Field(1010, "agent_lost", U64, (128,), "datagrams", LAST, "Datagrams that could not be sent, cumulative."),
+    Field(1011, "agent_errors", U64, (128,), "errors", LAST, "Its own errors, cumulative."),
+    Field(1012, "agent_wakeups", U64, (128,), "wakeups", LAST, "How often its thread woke up, cumulative."),
+    Field(1013, "agent_begun", U64, (128,), "requests", LAST, "Requests that began, cumulative."),
+    Field(1014, "agent_in_flight", U64, (128,), "requests", LAST, "Requests that are being served."),
+    Field(1015, "agent_ignored", U64, (128,), "requests", LAST, "Long requests that were left alone by a pattern, cumulative."),
+    Field(1016, "agent_unwatched", U64, (128,), "requests", LAST, "Long requests beyond the bound, whose stacks were not taken, cumulative."),
+    Field(1020, "request_annotations", TEXT, (129,), "text", LAST, "What the application adds: name, NUL, value, NUL, and so on."),
+    Field(1021, "request_stacks", U64, (129,), "stacks", LAST, "Stacks taken of it so far."),
+    Field(1022, "request_exception", TEXT, (129,), "text", LAST, "Type of the exception that ended it."),
+    Field(1030, "stack_number", U64, (130,), "stacks", LAST, "The first of its request is 1."),
+    Field(1031, "stack_elapsed", F64, (130,), "seconds", LAST, "How long the request had run."),
+    Field(1032, "stack_pivot", I32S, (130,), "locations", LAST, "The outer part that its stacks have in common, outermost first; only when it is new."),
+    Field(1033, "stack_shared", U64, (130,), "frames", LAST, "So many frames of the pivot stand outside of this stack's own."),
+    Field(1034, "stack_frames", I32S, (130, 134, 135), "locations", LAST, "The frames inside of the shared ones, outermost first."),
+    Field(1035, "stack_left_out", U64, (130, 134, 135), "frames", LAST, "Frames that were cut out of the middle."),
+    Field(1036, "stack_cut_at", U64, (130, 134, 135), "frames", LAST, "How many of stack_frames stand outside of the cut."),
+    Field(1037, "stack_tid", U64, (130, 134, 135), "tid", LAST, "The kernel's number of the thread, in its own namespace."),
+    Field(1038, "stack_thread", TEXT, (130, 134, 135), "text", LAST, "The thread's name."),
+    Field(1039, "stack_state", TEXT, (130, 135), "text", LAST, "What the kernel says of the thread: running, waiting, disk, and in what."),
+    Field(1040, "stack_cpu", F64, (130,), "seconds", LAST, "CPU time of the thread since the request's stack before, or since its start."),
+    Field(1041, "stack_waits", TEXT, (130, 135), "text", LAST, "What it waits for, as rlock or queue."),
+    Field(1042, "stack_owner_tid", U64, (130, 135), "tid", LAST, "The thread that has what it waits for."),
+    Field(1043, "stack_owner_log_id", TEXT, (130, 135), "text", LAST, "The request that has what it waits for."),
+    Field(1044, "stack_values", TEXT, (130, 135), "text", LAST,
+          "Variables: frame counted from the innermost, name, value, each followed by NUL."),
+    Field(1045, "stack_problem", TEXT, (130, 134, 135), "text", LAST, "Why it is not whole."),
+    Field(1050, "location_first", U64, (131,), "locations", LAST, "Number of the first location told here; the others follow."),
+    Field(1051, "location_lines", I32S, (131,), "lines", LAST, "Their lines; 0 where there is none."),
+    Field(1052, "location_texts", TEXT, (131,), "text", LAST, "Function, NUL, file, NUL, of each."),
+    Field(1060, "exception_place", U64, (132,), "places", LAST, "Number of the place in this agent: type and frames."),
+    Field(1061, "exception_type", TEXT, (132,), "text", LAST, "Module and name of the exception's type."),
+    Field(1062, "exception_text", TEXT, (132,), "text", LAST, "What the newest one says; only where that is allowed."),
+    Field(1063, "exception_frames", I32S, (132,), "locations", LAST, "The last frames that it came through, outermost first."),
+    Field(1064, "exception_count", U64, (132,), "exceptions", LAST, "Exceptions at this place, cumulative."),
+    Field(1065, "exception_places_lost", U64, (132,), "exceptions", LAST, "Exceptions at places beyond the bound, cumulative."),
+    Field(1070, "timer_name", TEXT, (133,), "text", LAST, "Name of the operation."),
+    Field(1071, "timer_count", U64, (133,), "operations", LAST, "Operations, cumulative."),
+    Field(1072, "timer_seconds", F64, (133,), "seconds", LAST, "Time spent in them, cumulative."),
+    Field(1073, "timer_max", F64, (133,), "seconds", LAST, "The longest of all."),
+    Field(1074, "timer_buckets", I32S, (133,), "operations", LAST, "Histogram of all, in buckets as those of the phases."),
+    Field(1075, "timer_errors", U64, (133,), "operations", LAST, "Operations that an exception ended, cumulative."),
+    Field(1076, "timer_names_lost", U64, (133,), "operations", LAST, "Operations under names beyond the bound, cumulative."),
+    Field(1080, "loop_name", TEXT, (134,), "text", LAST, "The event loop: its type, and a number."),
+    Field(1081, "loop_late_count", U64, (134,), "callbacks", LAST, "How often it was held longer than the limit, cumulative."),
+    Field(1082, "loop_late_seconds", F64, (134,), "seconds", LAST, "How long altogether, cumulative."),
+    Field(1083, "loop_late_max", F64, (134,), "seconds", LAST, "The longest of all."),
+    Field(1084, "loop_limit", F64, (134,), "seconds", LAST, "The limit."),
+    Field(1085, "loop_duration", F64, (134,), "seconds", LAST, "How long it was held this time; the frames are of that."),
+    Field(1090, "dump_number", U64, (135,), "dumps", LAST, "Which dump of all threads of this agent."),
+    Field(1091, "dump_reason", TEXT, (135,), "text", LAST, "signal, watchdog, application or secret URL."),
+    Field(1092, "dump_threads", U64, (135,), "threads", LAST, "Threads in this dump: so many records."),
+    Field(1093, "dump_stamp", F64, (135,), "epoch", LAST, "When it was taken."),
+    Field(1100, "memory_state", TEXT, (136,), "text", LAST, "started, growing or stopped."),
+    Field(1101, "memory_locations", I32S, (136,), "locations", LAST, "Lines that allocated what grew most, most first."),
+    Field(1102, "memory_growth", F64S, (136,), "bytes", LAST, "How much more each holds than at the start."),
+    Field(1103, "memory_held", F64S, (136,), "bytes", LAST, "How much each holds now."),
+    Field(1104, "memory_blocks", I32S, (136,), "blocks", LAST, "How many more blocks each holds."),
+    Field(1105, "memory_seconds", F64, (136,), "seconds", LAST, "Time since the start of tracing."),
+    Field(1106, "memory_traced", U64, (136,), "bytes", LAST, "Memory that is traced now."),
+    Field(1107, "memory_peak", U64, (136,), "bytes", LAST, "The most that was traced at once."),
+    Field(1108, "memory_overhead", U64, (136,), "bytes", LAST, "Memory that tracing itself takes."),
 )
 BY_ID = {field.id: field for field in FIELDS}
 BY_NAME = {field.name: field for field in FIELDS}

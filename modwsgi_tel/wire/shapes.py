@@ -17,8 +17,8 @@ from operator import itemgetter
 
 from modwsgi_tel.errors import WireError
 from modwsgi_tel.wire.buckets import BUCKETS
-from modwsgi_tel.wire.fields import (F64, F64S, I32S, I64, MAGIC, PHASE_FIELDS, TEXT, TYPE_NAMES, TYPE_OF, U64, VERSION,
-                                     field_name)
+from modwsgi_tel.wire.fields import (F64, F64S, I32S, I64, LONG_REQUEST, MAGIC, PHASE_FIELDS, PRIVATE_KINDS, TEXT, TYPE_NAMES, TYPE_OF, U64,
+                                     VERSION, field_name)
 
 HEADER = struct.Struct("<4sBBHIId")     # magic, version, kind, flags, pid, seq, stamp
 PREFIX = MAGIC + bytes([VERSION])
@@ -301,6 +301,8 @@ class Shapes:
         for shape in known:
             if shape.layout == layout:
                 return shape, None
+        if datagram[5] >= PRIVATE_KINDS and datagram[5] != LONG_REQUEST:    # as many shapes as records: to learn one gains nothing
+            return Shape(len(datagram), layout), None
         shape = self._learn(len(datagram), layout)
         return shape, number if number & shape.mask == shape.pattern else None
 

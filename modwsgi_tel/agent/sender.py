@@ -1,0 +1,87 @@
+"""Datagrams to the collector: nothing here waits, raises, or grows.
+
+The socket is connected, so that a collector that ends is seen at once (ECONNREFUSED), and one that comes back is a new
+connection: `generation` counts these, and whoever has told something once tells it again when it has changed.
+"""
+import _socket as socket                # as it is without gevent, whose sockets wait
+import errno
+import os
+import time
+
+from modwsgi_tel.wire.codec import encode
+from modwsgi_tel.wire.fields import AGENT_FLAG, MAX_DATAGRAM
+
+AGAIN_S = 1.0                           # between two tries to connect
+PREFIX = "unix:"
+
+
+class Sender:
+    """Sends as agent `number` of this process."""
+
+    def __init__(self, target, number):
+        self.path = target[len(PREFIX):] if target.startswith(PREFIX) else target
+        self.number = number
+        self.generation = 0             # connections so far
+        self.sent = self.lost = 0
+        self.problem = ""               # why the last datagram was not taken
+        self._pid = os.getpid()
+        self._seq = 1
+        self._socket = None
+        self._again = float("-inf")
+
+    def connect(self):
+        """Whether there is a connection; tries for one at most once a second."""
+        if self._socket is not None:
+            return True
+        now = time.monotonic()
+        if now < self._again:
+            return False
+        self._again = now + AGAIN_S
+        found = None
+        try:
+            found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            found.connect(self.path)
+        except (OSError, ValueError) as error:
+            if found is not None:
+                found.close()
+            self.problem = f"{self.path}: {getattr(error, 'strerror', None) or error}"
+            return False
+        self._socket, self.problem = found, ""
+        self.generation += 1
+        return True
+
+    def offer(self, kind, values):
+        """As `send`, for who keeps what is not taken and sends it later: it is not lost then."""
+        return self.send(kind, values, 0)
+
+    def send(self, kind, values, loses=1):
+        """Whether the kernel took the datagram.  values: as wire.codec.encode takes them."""
+        if not self.connect():
+            self.lost += loses
+            return False
+        seq = self._seq
+        datagram = encode(kind, self._pid, seq, time.time(), values, AGENT_FLAG | self.number)
+        if len(datagram) > MAX_DATAGRAM:
+            self.lost += 1
+            self.problem = f"a datagram of {len(datagram)} bytes"
+            return False
+        held = self._socket
+        try:
+            held.send(datagram)
+        except OSError as error:
+            self.lost += loses
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                self._seq = seq + 1     # as mod_wsgi's own go on while the socket is away; else it was never sent
+                self.problem = f"{self.path}: {error.strerror}"
+                self.close()            # the next one tries anew
+            return False
+        self._seq = seq + 1
+        self.sent += 1
+        return True
+
+    def close(self):
+        held, self._socket = self._socket, None
+        if held is not None:
+            held.close()
+
+    forked = close                      # in the child: its copy of the descriptor goes, the parent's stays
