@@ -19,7 +19,7 @@ from modwsgi_tel.wire.fields import GC_EVENT, TEXT
 from test_state_json import Asked, at_the_end, strict
 
 NAN, INF = float("nan"), float("inf")
-PARTS = ("collector", "totals", "groups", "processes", "findings")
+PARTS = ("collector", "totals", "groups", "agent", "processes", "findings")
 PAGED = {"/api/processes": "processes", "/api/workers": "workers", "/api/slow": "slow_requests",
          "/api/gc": "interpreters"}
 PIECE_MOST = 3 * PIECE                  # characters are up to four bytes, a row comes whole

@@ -175,7 +175,7 @@ def test_asking_again_too_soon_is_too_many():
     ("/api/stacks?pid=x", 400, "pid=x: a whole number"),
     ("/api/stacks?pid=99", 404, "no process 99 is known; /api/processes lists them"),
     ("/api/stacks?id=999999", 404, "no process 999999 is known; /api/processes lists them"),
-    ("/api/stacks?pid=7&locals=1", 400, "unknown parameter 'locals'; /api/stacks knows: pid, id"),
+    ("/api/stacks?pid=7&locals=1", 400, "unknown parameter 'locals'; /api/stacks knows: pid, id, agent"),
 ])
 def test_what_cannot_be_asked_for_is_refused_in_one_line(path, status, said):
     assert error(taken(7), path) == (status, said)

@@ -28,7 +28,8 @@ DEADLINE_S = 20.0
 TABLE = ("sort", "order", "offset", "limit", "search", "life")
 ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
           "/api/processes": ("group", "pid", "since", *TABLE, "window"), "/api/workers": ("group", "pid", "offset", "limit"),
-          "/api/slow": ("group", "pid", "since", *TABLE, "id"),
+          "/api/slow": ("group", "pid", "since", *TABLE, "id", "pivots"),
+          "/api/exceptions": ("group", "pid", "since", "sort", "order", "offset", "limit", "search", "id"),
           "/api/stacks": ("group", "pid", "id", "offset", "limit"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
           "/api/series": ("window", "group", "process"), "/api/lifecycle": ("group", "pid", "since", "limit"),
           "/api/histogram": ("phase", "group", "window"), "/healthz": (), "/version": ()}
@@ -240,7 +241,7 @@ def test_a_packed_answer_is_the_plain_one(full, path):
         for name in ("time", "collector", "totals", "groups"):
             answer.pop(name, None)
         for row in answer.get("processes", []):
-            for name in ("windows", "silent_s", "life", "life_since", "alive"):
+            for name in ("windows", "silent_s", "life", "life_since", "alive", "start_ticks", "namespace_pids"):
                 row.pop(name, None)
         for row in answer.get("slow_requests", []):
             for name in ("life", "unheard", "age_s"):

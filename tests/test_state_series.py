@@ -10,6 +10,7 @@ from modwsgi_tel.state import view
 from modwsgi_tel.state.series import COLUMNS, POINTS, Series, group_series, process_series
 from modwsgi_tel.state.window import SLOT_S, Slot
 from modwsgi_tel.wire.codec import decode
+from modwsgi_tel.wire.fields import AGENT_FLAG
 
 
 def rows_of(fleet, now, name="1m", of=None, wall=None):
@@ -297,3 +298,12 @@ def test_a_made_up_fleet_of_many_has_the_requests_that_its_counters_have():
     requests = sum(fleet.counters(group)["requests"] for group in fleet.groups.values())
     assert sum(row["requests"] for row in rows_of(fleet, end, "10m") if row) == requests > 10000
     assert sum(row["requests"] for process in fleet.processes() for row in rows_of(fleet, end, "10m", process) if row) == requests
+
+
+def test_a_further_agents_record_leaves_the_memory_of_the_process_as_it_was():
+    fleet, first, further = a_fleet(), Worker(flags=AGENT_FLAG), Worker(flags=AGENT_FLAG | 5)
+    apart = dict.fromkeys(("sample_period", "memory_rss", "memory_max_rss", "capacity_utilization", "cpu_user_utilization",
+                           "cpu_system_utilization", "cpu_utilization"))
+    fold(fleet, first.started(), first.tick(requests=1), further.tick(requests=2, **apart), now=101.0)
+    row = rows_of(fleet, 106.0, of=fleet.processes()[0])[-1]
+    assert (row["requests"], row["rss"]) == (3, 50 << 20)

@@ -27,7 +27,7 @@ def strict(value):
 def test_the_summary_has_its_keys_and_is_strict_json(name):
     _, found, _ = at_the_end(name)
     assert strict(found) == found and (found["type"], found["version"]) == ("summary", 1)
-    assert set(found) == {"type", "version", "time", "collector", "totals", "groups", "processes"}
+    assert set(found) == {"type", "version", "time", "collector", "totals", "groups", "agent", "processes"}
     assert set(found["totals"]) == {"groups", "process_groups", "processes", "lives", "rss", "counters", "lost",
                                     "lost_uncertain", "slow", "windows"}
     for group in found["groups"]:
@@ -98,7 +98,7 @@ def test_the_row_of_a_process_is_the_same_everywhere():
     for process, row in zip(fleet.processes(), found["processes"]):
         details = view.process_details(process, end, capture("daemon_mixed")[-1][0])
         assert {key: details[key] for key in row} == row
-        assert set(details) - set(row) == {"versions", "sources", "kinds", "interpreters_evicted", "newest", "gc"}
+        assert set(details) - set(row) == {"versions", "sources", "kinds", "interpreters_evicted", "newest", "gc", "agent"}
 
 
 def test_a_fleet_of_nothing_has_a_summary():

@@ -4,8 +4,10 @@ import pytest
 from builders import WALL, Worker, a_fleet, a_sender, an_answer, fold
 from modwsgi_tel.stacks.model import MOVING, Frame, Request, Stacks, ThreadStack, stacks_json
 from modwsgi_tel.state.slow import Identity
-from modwsgi_tel.state.taken import (ASKED, ASKED_MOST, COUNTERS, GUESSED, OFF, SILENT, SLOW, Taken, holder, joined,
-                                     stacks_in, unpacked, unreadable)
+from modwsgi_tel.state.taken import (AGENT, ASKED, ASKED_MOST, COUNTERS, GUESSED, OFF, SILENT, SLOW, Taken, holder, joined,
+                                     place, stacks_in, unpacked, unreadable)
+from modwsgi_tel.wire.codec import encode, named
+from modwsgi_tel.wire.fields import AGENT_FLAG, AGENT_STATE
 
 APP = (Frame("wait", "/usr/lib/python3.11/threading.py", 320), Frame("view", "/srv/app.py", 12), Frame("application", "/srv/wsgi.py", 3))
 
@@ -278,6 +280,24 @@ def test_why_the_last_try_failed_is_told_to_who_asks_next_and_then_it_is_tried_a
 
 # --- which stack is which request ---------------------------------------------------------
 
+def test_who_asks_the_agents_is_not_told_why_it_could_not_be_read():
+    worker = Worker(7)
+    fleet = a_fleet_with(worker)
+    fold(fleet, encode(AGENT_STATE, 7, 1, WALL, named(agent_version="1"), AGENT_FLAG))
+    process, taken = the_process(fleet), fleet.taken
+    taken.begin(process, SLOW, 10.0)
+    taken.refuse(process, "may not be read", 10.0)
+    assert taken.ask(process, 11.5, AGENT)[0] == 202
+    assert turn(fleet, 11.5, [worker]) == (7, AGENT)
+    taken.fail(process, "does not answer")
+    assert taken.ask(process, 13.0) == (409, "may not be read")
+    turn(fleet, 13.0, [worker])
+    assert taken.ask(process, 14.5, AGENT) == (409, "does not answer")
+    turn(fleet, 14.5, [worker])
+    taken.add(fleet, process, AGENT, a_take(), 14.5, WALL)
+    assert taken.ask(process, 16.0, AGENT)[0] == 202
+
+
 def one(log_id="a", thread=1, active=True):
     return Identity(b"k" + log_id.encode(), log_id, thread, active)
 
@@ -392,6 +412,40 @@ def test_the_last_take_of_a_process_is_kept_without_variables():
     assert fleet.taken.counters == {**dict.fromkeys(COUNTERS, 0), "taken": 2}
 
 
+def told_at(fleet, now, number, why="agent: signal"):
+    """The agent of this number sends a thread that has it for tid."""
+    stacks = a_take(a_thread(number), problem="a bit" if number == 2 else None)._replace(interpreters=(number,))
+    fleet.taken.told(the_process(fleet), why, stacks, now, WALL + now)
+
+
+def kept(fleet):
+    take = fleet.taken.get(the_process(fleet).id)
+    stacks = stacks_in(take)
+    return take.why, take.now, [thread["tid"] for thread in stacks["threads"]], stacks["interpreters"], stacks["problem"]
+
+
+def test_what_the_agents_of_one_process_tell_at_the_same_time_is_one():
+    fleet = a_fleet_with(Worker(7))
+    told_at(fleet, 10.0, 5)
+    told_at(fleet, 10.1, 0)
+    told_at(fleet, 10.2, 2)
+    assert kept(fleet) == ("agent: signal", 10.2, [5, 0, 2], [0, 2, 5], "a bit")
+    told_at(fleet, 10.3, 5)             # a further time
+    assert kept(fleet) == ("agent: signal", 10.3, [5], [5], None)
+    told_at(fleet, 13.4, 0)
+    assert kept(fleet) == ("agent: signal", 13.4, [0], [0], None)
+    told_at(fleet, 13.5, 2, "agent: watchdog")
+    assert kept(fleet) == ("agent: watchdog", 13.5, [2], [2], "a bit")
+
+
+@pytest.mark.parametrize("why, later, stays", [(SLOW, 59.0, True), (SLOW, 61.0, False), (SILENT, 1.0, False), (ASKED, 1.0, False)])
+def test_what_agents_told_is_not_replaced_by_what_comes_by_itself_for_a_minute(why, later, stays):
+    fleet = a_fleet_with(Worker(7))
+    told_at(fleet, 10.0, 3)
+    taken_at(fleet, 10.0 + later, why=why)
+    assert kept(fleet)[0] == ("agent: signal" if stays else why)
+
+
 def test_what_is_kept_is_bounded_in_number_and_bytes_and_the_oldest_goes():
     workers = [Worker(pid) for pid in range(1, 6)]
     for options in ({"limit": 3}, {"bytes_limit": 900}):
@@ -449,3 +503,15 @@ PACKAGE = (Frame("match", "/usr/lib/python3.11/re/__init__.py", 166), Frame("_co
 ])
 def test_where_a_silent_process_is_held(threads, said):
     assert holder(threads) == said
+
+
+OURS = Frame("Middleware.__call__", "/opt/modwsgi-tel.pyz/site-packages/modwsgi_tel/agent/middleware.py", 49)
+
+
+@pytest.mark.parametrize("frames, said", [
+    ((Frame("view", "/srv/app.py", 12), OURS, Frame("handle", "/lib/gthread.py", 7)), "app.py:12 view, called from gthread.py:7"),
+    ((OURS, Frame("handle", "/lib/gthread.py", 7)), "gthread.py:7 handle"),
+    ((Frame("view", "/srv/modwsgi_tel/agent.py", 12), OURS), "agent.py:12 view"),
+    ((OURS,), "middleware.py:49 Middleware.__call__")])
+def test_an_agents_own_frames_are_no_place(frames, said):
+    assert place(frames) == said

@@ -24,7 +24,7 @@ from collections import Counter, namedtuple
 from operator import attrgetter
 
 from modwsgi_tel.state.process import SILENT, STOPPING, VANISHED
-from modwsgi_tel.state.slow import SlowTable
+from modwsgi_tel.state.slow import is_stale
 from modwsgi_tel.state.view import alive, is_fresh
 from modwsgi_tel.wire.fields import BY_NAME
 from modwsgi_tel.wire.shapes import Wanted
@@ -203,10 +203,10 @@ def _slow(requests, most, now):
     stale, paths, running = 0, Counter(), []
     for request in requests:
         process = request.process
-        unheard_s = now - request.last_now
-        if unheard_s > max(SlowTable.STALE_AFTER_S, 3 * process.interval):
+        if is_stale(request, now):
             stale += 1
             continue
+        unheard_s = now - request.record_now
         where, age_s = _read(request.shape, request.datagram)
         if not 0 <= age_s <= AGE_MOST_S:
             age_s = request.last_wall - request.first_wall

@@ -15,7 +15,8 @@ from heapq import heapify, heappop, heapreplace
 from modwsgi_tel.bounded import FairMap, Ring
 from modwsgi_tel.errors import WireError
 from modwsgi_tel.state.chain import Budget, Chain
-from modwsgi_tel.state.process import (AGENT, AGENT_FLAG, INTERVAL_S, PRIVATE, REPLACED, REPORTER, RUNNING, STARTED,
+from modwsgi_tel.state.inside import Inside, source_name
+from modwsgi_tel.state.process import (AGENT, INTERVAL_S, OTHER, REPLACED, REPORTER, RUNNING, STARTED,
                                        STOPPED, STOPPING, TEXT_LENGTH, VANISHED, Process, Trust, Who, makes_process)
 from modwsgi_tel.state.series import Series
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
@@ -23,12 +24,14 @@ from modwsgi_tel.state.slow import SlowTable
 from modwsgi_tel.state.taken import Taken
 from modwsgi_tel.state.window import COUNTERS, SLOT_S, SLOW_COMPLETED, SUMS, GroupWindows
 from modwsgi_tel.wire.buckets import merge
-from modwsgi_tel.wire.fields import (GC_EVENT, GC_SNAPSHOT, PROCESS_METRICS, PROCESS_STARTED, PROCESS_STOPPED,
-                                     PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
+from modwsgi_tel.wire.fields import (AGENT_FLAG, AGENT_NUMBER, GC_EVENT, GC_SNAPSHOT, PRIVATE_KINDS, PROCESS_METRICS, PROCESS_STARTED,
+                                     PROCESS_STOPPED, PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
 from modwsgi_tel.wire.shapes import Shapes
 
 _header = struct.Struct("<5xBHIId").unpack_from     # kind, flags, pid, seq, stamp of a checked datagram
 CREDENTIALS = struct.Struct("<iII")     # struct ucred: pid, uid, gid
+# What tells of a process as a whole: of an agent only where nobody else does.
+_OF_PROCESS = frozenset((REQUEST_METRICS, PROCESS_STARTED, PROCESS_STOPPING, PROCESS_STOPPED))
 
 Limits = namedtuple("Limits", "processes slow samples interpreters groups events keep_bytes plain_bytes slow_bytes slow_s gc_s ended_s silent_s")
 Limits.__doc__ = """The bounds: numbers of processes, slow requests, samples per process, interpreters per process, groups and
@@ -79,6 +82,7 @@ class Fleet:
         self.slow = SlowTable(limits.slow, limits.slow_s, limits.slow_bytes)
         self.slow_lost = 0
         self.taken = Taken()                # stacks; off unless whoever has this reads some
+        self.inside = Inside()              # what agents in the applications tell
         self.troubled = []                  # processes with active slow requests, and silent ones, at the last `expire`
         self.interpreters_lost = 0          # of processes that are forgotten
         self.events = Ring(limits.events)
@@ -112,26 +116,44 @@ class Fleet:
                 self._without_process(kind, key, pid, sender, shape, datagram, now, wall)
                 return
             process = self._add(key, pid, sender, now, wall)
-        source = AGENT if kind >= PRIVATE or flags & AGENT_FLAG else REPORTER
+        source, agent = REPORTER, None
+        if flags >= AGENT_FLAG:
+            source = source_name(flags & AGENT_NUMBER)
+            agent = self.inside.meet(self, process, flags & AGENT_NUMBER, now)
+        elif kind >= PRIVATE_KINDS:
+            source = OTHER
         sequence = process.sources.get(source)
         if sequence is None or not sequence.follows(seq, stamp):
             verdict = process.take_seq(source, seq, stamp, now)
             if verdict == DUPLICATE:
                 return                      # it has been folded in already
-            if verdict == RESTART:
+            if verdict == RESTART and source != REPORTER and (
+                    source != AGENT or not process.ended and agent.owner.beside_reporter(process, now)):
+                if agent is None:
+                    del process.sources[source]
+                else:
+                    self.inside.begin_again(self, process, agent, now, wall)
+                process.take_seq(source, seq, stamp, now)
+            elif verdict == RESTART:
                 if not makes_process(kind):
                     self.orphans += 1
                     self._without_process(kind, key, pid, sender, shape, datagram, now, wall)
                     return
                 process = self._replace(key, process, pid, sender, now, wall)
                 process.take_seq(source, seq, stamp, now)
+                if agent is not None:
+                    agent = self.inside.meet(self, process, agent.number, now)
         process.last_now = now
         process.last_wall = wall
         if process.silent_now is not None and (process.life != VANISHED or makes_process(kind)):
             process.speaks_again(wall)
-        if kind == REQUEST_METRICS:
+        if agent is not None and self._inside(kind, key, process, agent, shape, datagram, now, wall):
+            pass
+        elif kind == REQUEST_METRICS:
             if shape is not process.shape or datagram[shape.identity] != process.identity:
-                self._identify(process, shape, datagram)
+                # a further agent says who the process is as the first one does, or not at all
+                if agent is None or not agent.number or process.identity is None or not shape.ids <= process.present:
+                    self._identify(process, shape, datagram)
             process.add_tick(shape, datagram, number, now, wall, self._closed)
             if process.life == STARTED:
                 process.become(RUNNING, wall)
@@ -140,18 +162,38 @@ class Fleet:
         elif kind == GC_SNAPSHOT or kind == GC_EVENT:
             process.add_gc(shape, datagram, kind == GC_SNAPSHOT, now, wall, self.budget, self.limits)
         elif kind == SLOW_REQUEST:
-            if self.slow.take(key, process.who, process, shape, datagram, now, wall):
-                process.windows.open.sums[SLOW_COMPLETED] += 1
-            elif process.ended and process.slow_active:
-                self._lose_requests(process, now, wall)         # its last tick may follow process_stopped
+            self.slow_record(key, process, shape, datagram, now, wall)
         elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
             self._lifecycle(kind, process, pid, stamp, shape, datagram, now, wall)
         elif kind == PROCESS_METRICS or kind == SERVER_METRICS:
             process.chain.append(wall, now, process.who.sender_pid, datagram)
-        elif kind in process.kinds or len(process.kinds) < 16:
-            process.kinds[kind] = process.kinds.get(kind, 0) + 1
+        else:
+            self._count_kind(process, kind)
         if self.budget.held > self.limits.keep_bytes:
             self._trim(now, wall)
+
+    def _inside(self, kind, key, process, agent, shape, datagram, now, wall):
+        """A datagram of an agent; True unless it is to be folded as mod_wsgi's own would."""
+        if kind >= PRIVATE_KINDS:
+            self._count_kind(process, kind)
+            self.inside.take(self, key, process, agent, shape, datagram, now, wall)
+            return True
+        if kind in _OF_PROCESS and (agent.owner.beside_reporter(process, now) or agent.number and kind != REQUEST_METRICS):
+            agent.owner.dropped += 1
+            return True
+        return False
+
+    def slow_record(self, key, process, shape, datagram, now, wall):
+        """A slow_request of a known process, or an agent's long_request."""
+        if self.slow.take(key, process.who, process, shape, datagram, now, wall):
+            process.windows.open.sums[SLOW_COMPLETED] += 1
+        elif process.ended and process.slow_active:
+            self._lose_requests(process, now, wall)         # its last tick may follow process_stopped
+
+    @staticmethod
+    def _count_kind(process, kind):
+        if kind in process.kinds or len(process.kinds) < 16:
+            process.kinds[kind] = process.kinds.get(kind, 0) + 1
 
     def reject(self, reason, detail, datagram, sender, wall):
         """Count bytes that are no datagram, and keep the last few to look at."""
@@ -275,6 +317,7 @@ class Fleet:
                     interpreter.chain.expire(now, process.last_now)
         self.troubled = troubled
         self.slow.expire(now)
+        self.inside.expire(self, now, wall)
 
     def _kept_s(self, process):
         if process.ended:
@@ -305,6 +348,7 @@ class Fleet:
         for request in list(process.slow_active.values()):
             request.process = None
         process.discard()
+        self.inside.leave(self, process)
         self.taken.forget(process.id)
         members = self._of_sender[process.who.sender_pid]
         del members[process.id]

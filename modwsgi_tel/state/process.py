@@ -4,8 +4,8 @@ from collections import OrderedDict, namedtuple
 
 from modwsgi_tel.state.chain import SMALL_BLOCK_BYTES, Chain
 from modwsgi_tel.state.sequence import Sequence
-from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, SLOT_S, ProcessWindows
-from modwsgi_tel.wire.fields import KINDS
+from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, PERIOD_ID, SLOT_S, ProcessWindows
+from modwsgi_tel.wire.fields import KINDS, PRIVATE_KINDS
 from modwsgi_tel.wire.shapes import Wanted
 
 # How a life goes.  A process is in exactly one of these; ENDED ones stay a while to be seen.
@@ -24,10 +24,8 @@ IDENTITY_BYTES = 4 << 10
 TEXT_LENGTH = 255                       # of a name that is kept; mod_wsgi cuts its own at 127 bytes
 SNAPSHOT_BYTES = 1 << 10
 
-# Two counters may speak for one process: mod_wsgi's reporter, and an agent inside the application.
-REPORTER, AGENT = "reporter", "agent"
-AGENT_FLAG = 0x8000                     # of the header's reserved flags, set by our own agent
-PRIVATE = 128
+# Several counters may speak for one process: mod_wsgi's reporter, and agents inside the application, the others by their numbers.
+REPORTER, AGENT, OTHER = "reporter", "agent", "other"
 
 Who = namedtuple("Who", "sender_pid uid gid pid")
 Who.__doc__ = "Whose datagrams: the sender's pid, uid and gid from the kernel, and the pid that the header claims."
@@ -62,7 +60,7 @@ class Process:
     Times named *_now are monotonic seconds, *_wall wall seconds, both of receipt.
     """
 
-    __slots__ = ("id", "who", "identity", "texts", "parent_pid", "chain", "interpreters", "interpreters_lost", "sources",
+    __slots__ = ("id", "who", "identity", "texts", "parent_pid", "chain", "interpreters", "interpreters_lost", "sources", "agents",
                  "windows", "interval", "first_now", "first_wall", "last_now", "last_wall", "tick", "ticks", "life",
                  "life_wall", "stopping", "stopped", "silent_now", "trust", "vanish_checked_now", "slow_active",
                  "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "ticks_behind", "shape")
@@ -76,7 +74,8 @@ class Process:
         self.chain = Chain(budget, limits.samples)
         self.interpreters = OrderedDict()   # name -> Interpreter
         self.interpreters_lost = 0
-        self.sources = {}                   # REPORTER or AGENT -> Sequence
+        self.sources = {}                   # REPORTER, AGENT, f"{AGENT} {number}" or OTHER -> Sequence
+        self.agents = None                  # inside.Agents, once one speaks
         self.windows = ProcessWindows(now)
         self.interval = INTERVAL_S
         self.first_now = self.last_now = now
@@ -157,21 +156,28 @@ class Process:
         return verdict
 
     def add_tick(self, shape, datagram, number, now, wall, closed):
-        """A request_metrics datagram; `closed(slot)` is called with a slot that this one ends."""
+        """A request_metrics datagram; `closed(slot)` is called with a slot that this one ends.
+
+        One without sample_period is of a further agent of the process: it adds what that counted, and tells nothing of the
+        whole process.
+        """
         index = int(now // SLOT_S)
         windows = self.windows
         if windows.open.index != index:
             slot = windows.roll(index)
             if slot is not None:
                 closed(self, slot)
-        if windows.open.tick(shape, datagram, number):
-            windows.open.ended = now
-        else:
+        whole = PERIOD_ID in shape.ids
+        if not windows.open.tick(shape, datagram, number):
             self.odd += 1
+        elif whole:
+            windows.open.ended = now
+        self.chain.append(wall, now, self.who.sender_pid, datagram)
+        if not whole and self.tick is not None and PERIOD_ID in self.tick[1].ids:
+            return
         # not the integer itself: it would hold three kilobytes of each process, and is quickly made again
         self.tick = (now, shape, datagram, number is not None) if len(datagram) <= NEWEST_BYTES else None
         self.ticks += 1
-        self.chain.append(wall, now, self.who.sender_pid, datagram)
 
     def interpreter(self, name, budget, limits):
         found = self.interpreters.get(name)
@@ -266,6 +272,8 @@ class Process:
     def losses(self):
         """(datagrams lost, those of them that may have been an unseen restart instead)."""
         lost = uncertain = 0
+        if self.agents is not None:
+            lost = self.agents.lost
         for sequence in self.sources.values():
             lost += sequence.lost
             uncertain += sequence.uncertain
@@ -285,7 +293,7 @@ def makes_process(kind):
 
     A late `process_stopping`, `process_stopped` or `slow_request` does not.
     """
-    return kind >= PRIVATE or KINDS.get(kind) not in ("process_stopping", "process_stopped", "slow_request", None)
+    return kind >= PRIVATE_KINDS or KINDS.get(kind) not in ("process_stopping", "process_stopped", "slow_request", None)
 
 
 def _sane(value, otherwise):

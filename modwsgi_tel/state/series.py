@@ -164,7 +164,7 @@ def _add_record(slot, shapes, datagram, rss):
     shape, number = shapes.check(datagram)
     if datagram[5] == REQUEST_METRICS:
         slot.tick(shape, datagram, number)
-        return shape.read(_RSS, datagram)[0]
+        return shape.read(_RSS, datagram)[0] or rss         # a further agent of the process tells none
     if datagram[5] == GC_EVENT:
         seconds = shape.read(_GC, datagram)[0]
         if 0 <= seconds < 1e9:

@@ -1,10 +1,12 @@
-"""Slow requests: every record of one request joined under its key."""
+"""Slow requests: every record of one request joined under its key.
+
+mod_wsgi's own reporter tells of them, or an agent in the application, or both: then the reporter's records stand."""
 import itertools
 import struct
 from collections import OrderedDict, namedtuple
 
 from modwsgi_tel.bounded import FairMap
-from modwsgi_tel.wire.fields import BY_NAME
+from modwsgi_tel.wire.fields import BY_NAME, LONG_REQUEST
 from modwsgi_tel.wire.shapes import Wanted
 
 ACTIVE, STALE, COMPLETED, LOST = "active", "stale", "completed", "lost"
@@ -15,21 +17,24 @@ _READ = Wanted(BY_NAME[name].id for name in ("slow_record_state", "slow_thread_i
 ENTRY = tuple((field.name[5:] if field.name != "slow_record_state" else "state", field.name)
               for field in BY_NAME.values() if field.name.startswith("slow_") and field.kinds == (4,))
 
-Slow = namedtuple("Slow", "key number life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s shape datagram stack",
-                  defaults=(None,))
-Slow.__doc__ = """A frozen slow request: `number` tells it from all others; its life is active, stale (its process goes on, but no record has come for
-`unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record; stack is a Stack or None."""
+Slow = namedtuple("Slow", "key number life process_id pid sender_pid group first_wall last_wall ended_wall unheard_s record_s inside shape datagram "
+                          "stack watch")
+Slow.__doc__ = """A frozen slow request: `number` tells it from all others; its life is active, stale (its process goes on, but nothing was heard for
+`unheard_s` seconds), completed, or lost (its process is gone); shape and datagram are the newest record, record_s seconds old; inside: it is an
+agent's; stack is a Stack or None; watch is what an agent told of it, a watched.Watch, or None."""
 
 Stack = namedtuple("Stack", "now wall packed has_frames")
 Stack.__doc__ = "The stack of a request, when it was taken, packed as state.taken packs, and whether it has frames."
+
+SAME_S = 0.001                          # starts that differ by less are of one request
 
 Identity = namedtuple("Identity", "key log_id thread active")
 Identity.__doc__ = "What a stack is joined by: the log id or \"\", mod_wsgi's thread number or 0, whether it still runs."
 
 
 class _Request:
-    __slots__ = ("key", "number", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "life",
-                 "ended_wall", "ended_now", "shape", "datagram", "stack")
+    __slots__ = ("key", "number", "process", "process_id", "pid", "sender_pid", "group", "first_wall", "last_wall", "last_now", "record_now",
+                 "life", "ended_wall", "ended_now", "shape", "datagram", "inside", "stack", "watch")
 
 
 class SlowTable:
@@ -40,35 +45,49 @@ class SlowTable:
     """
 
     STALE_AFTER_S = 5.0                 # and three intervals of its process
+    QUIET_AFTER_S = 300.0               # of one that an agent alone watches: it tells ever more seldom
     STACK_BYTES = 8 << 20               # of stacks: the oldest ones go, their requests stay
+    WATCH_BYTES = 32 << 20              # of what agents tell of requests: likewise
 
     def __init__(self, limit, kept_s, bytes_limit):
         self.kept_s = kept_s
         self.bytes_limit = bytes_limit
         self.bytes = 0                  # of the newest records
         self.stack_bytes = self.stacks_evicted = 0
+        self.watch_bytes = self.watches_evicted = 0
         self.forgotten = 0
         self.seen = 0                   # requests so far
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
         self._ended = OrderedDict()     # key -> None, in order of their end
         self._running = OrderedDict()   # key -> None, in order of their newest record
         self._stacks = OrderedDict()    # key -> None of those with a stack, in order of its time
+        self._watched = OrderedDict()   # key -> bytes of those with a watch, in order of its change
 
     def __len__(self):
         return len(self._requests)
+
+    def __contains__(self, key):
+        return key in self._requests
 
     @property
     def evicted(self):
         return self._requests.evicted
 
     def take(self, key, who, process, shape, datagram, now, wall):
-        """A slow_request datagram of the process with this key, known (Process) or not (None).
+        """A slow_request or long_request datagram of the process with this key, known (Process) or not (None).
 
         True when it completes a request that had not been seen completed.
         """
         state, thread, start, log_id = shape.read(_READ, datagram)
         key += log_id if log_id else b"\0" + struct.pack("<Qd", thread, start)
+        inside = datagram[7] >= 0x80    # wire.fields.AGENT_FLAG
         request = self._requests.get(key)
+        if request is not None and inside:
+            if not request.inside:
+                return False            # mod_wsgi's own reporter tells of it
+            if request.life in (COMPLETED, LOST) and start and abs(start - request.shape.read(_READ, request.datagram)[2]) > SAME_S:
+                self._unlink(self._requests.pop(key))       # an agent begins its numbers anew
+                request = None
         if request is None:
             request = _Request()
             request.number = self.seen = self.seen + 1
@@ -76,15 +95,15 @@ class SlowTable:
             request.group = process.group if process else ("", "")
             request.process_id = None
             request.first_wall = wall
-            request.datagram, request.stack = b"", None
+            request.datagram, request.stack, request.watch = b"", None, None
             request.life, request.ended_wall, request.ended_now = ACTIVE, None, None
             for gone in self._requests.put(key, (who.uid, key[:16]), request):
                 self._unlink(gone)
         elif not state and (request.life == COMPLETED or request.life == LOST and process is not None and process.ended):
             return False                # an active record that came late
         self.bytes += len(datagram) - len(request.datagram)
-        request.shape, request.datagram = shape, datagram
-        request.last_wall, request.last_now = wall, now
+        request.shape, request.datagram, request.inside = shape, datagram, inside
+        request.last_wall, request.last_now, request.record_now = wall, now, now
         if process is not None:
             request.process, request.process_id, request.group = process, process.id, process.group
         while self.bytes > self.bytes_limit and len(self._requests) > 1:
@@ -117,6 +136,7 @@ class SlowTable:
     def _unlink(self, request):
         self.bytes -= len(request.datagram)
         self._drop_stack(request)
+        self._drop_watch(request)
         self._ended.pop(request.key, None)
         self._running.pop(request.key, None)
         if request.process is not None:
@@ -148,6 +168,39 @@ class SlowTable:
             self.stack_bytes -= len(request.stack.packed)
             request.stack = None
             self._stacks.pop(request.key, None)
+
+    def watch(self, key):
+        """What an agent told of the request of this key, a watched.Watch, or None."""
+        request = self._requests.get(key)
+        return None if request is None else request.watch
+
+    def watched(self):
+        """The watched.Watch of each active request that has one."""
+        return [request.watch for request in map(self._requests.get, self._running) if request.watch is not None]
+
+    def weigh(self, key, watch, now, wall):
+        """An agent told something of a request, which is in `watch`: it still runs, if the agent's is all that is known of it."""
+        request = self._requests.get(key)
+        if request.inside and request.life == ACTIVE:
+            request.last_now, request.last_wall = now, wall
+        self.watch_bytes += watch.bytes - self._watched.get(key, 0)
+        request.watch = watch
+        self._watched[key] = watch.bytes
+        self._watched.move_to_end(key)
+        while self.watch_bytes > self.WATCH_BYTES:
+            self._drop_watch(self._requests.get(next(iter(self._watched))))
+            self.watches_evicted += 1
+
+    def reweigh(self, key):
+        """The watch of this key has become smaller."""
+        self.watch_bytes += self._requests.get(key).watch.bytes - self._watched[key]
+        self._watched[key] = self._requests.get(key).watch.bytes
+
+    def _drop_watch(self, request):
+        if request.watch is not None:
+            self.watch_bytes -= self._watched.pop(request.key)
+            request.watch.forget()
+            request.watch = None
 
     def lose(self, process, now, wall):
         """The process is gone: its active requests never complete.  Returns how many."""
@@ -186,10 +239,8 @@ class SlowTable:
         if request.life != ACTIVE:
             return request.life
         process = request.process
-        if process is None or process.silent_now is None:
-            limit = max(self.STALE_AFTER_S, 3 * process.interval if process else 0)
-            if now - request.last_now > limit:
-                return STALE
+        if (process is None or process.silent_now is None) and is_stale(request, now):
+            return STALE
         return ACTIVE
 
     def keys(self):
@@ -203,4 +254,13 @@ class SlowTable:
             return None
         return Slow(key, request.number, self._life(request, now), request.process_id, request.pid, request.sender_pid,
                     request.group, request.first_wall, request.last_wall, request.ended_wall,
-                    max(0.0, now - request.last_now), request.shape, request.datagram, request.stack)
+                    max(0.0, now - request.last_now), max(0.0, now - request.record_now), request.inside, request.shape,
+                    request.datagram, request.stack, request.watch)
+
+
+def is_stale(request, now):
+    """Whether nothing was heard of an active request for so long that it may have ended unheard."""
+    process = request.process
+    if request.datagram[5] == LONG_REQUEST:
+        return now - request.last_now > SlowTable.QUIET_AFTER_S
+    return now - request.last_now > max(SlowTable.STALE_AFTER_S, 3 * process.interval if process else 0)

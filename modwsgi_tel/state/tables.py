@@ -197,7 +197,7 @@ SLOW_SORTS = ("state", "age", "process", "method", "status", "url", "start")
 def age_s(slow, duration):
     """How old a request was at its end, or is now; None for nonsense."""
     if slow.life == ACTIVE:
-        duration += slow.unheard_s
+        duration += slow.record_s
     return duration if 0 <= duration < 1e9 else None
 
 
@@ -223,6 +223,27 @@ def _slow_words(slow, values):
     url = "".join(map(_text, (host, script, path)))
     more = " ".join(map(_text, (peer, agent, log_id)))
     return f"{texts} {url} {more} {status} {slow.pid} {slow.group[1]} {slow.life}".lower()
+
+
+# --- exceptions -------------------------------------------------------------------------------
+
+EXCEPTION_SORTS = {"count": lambda row: row.count, "last": lambda row: row.last_wall, "type": lambda row: row.type}
+
+
+def exception_page(fleet, wants, ask):
+    """Keys of exceptions, for Inside.exceptions; the newest first, unless `ask` says otherwise."""
+    key, word, found = EXCEPTION_SORTS.get(ask.sort), ask.search.lower(), []
+    for place, row in enumerate(fleet.inside.exceptions.values()):
+        if place % (4 * BATCH) == 4 * BATCH - 1:
+            yield
+        if wants(row) and (not word or word in _exception_words(row)):
+            found.append((-row.last_wall if key is None else key(row), row.key))
+    return (yield from _page(found, ask))
+
+
+def _exception_words(row):
+    frames = " ".join(f"{function} {file}" for function, file, _ in row.key[2])
+    return f"{row.type} {row.path} {row.text} {row.group} {row.method} {row.request_id} {frames}".lower()
 
 
 # --- stacks -----------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import json
 import zlib
 from collections import OrderedDict, namedtuple
 
-from modwsgi_tel.stacks.model import frame_json, table_json, untabled
+from modwsgi_tel.stacks.model import frame_json, stacks_of_table, table_json, untabled
 
-SLOW, SILENT, ASKED = "slow", "silent", "asked"
+SLOW, SILENT, ASKED, AGENT = "slow", "silent", "asked", "agent"     # AGENT: somebody asked for what its agents say
+TOLD = "agent: "                        # how the reason begins of what agents sent by themselves
 AUTO, OFF = "auto", "off"
 COUNTERS = ("taken", "failed", "refused", "gone", "moving", "cut", "joined", "guessed", "evicted")
 
@@ -21,8 +22,10 @@ AGAIN_S, AGAIN_MOST_S = 1.0, 60.0       # the same process is read again after 1
 REFUSED_S, REFUSED_MOST_S = 60.0, 600.0     # who may not read is tried again after a minute, at most after ten
 AWAY_S = 5.0                            # a helper service that does not answer is asked again after so long
 ASKED_MOST = 16                         # processes that wait because somebody asked
+TOLD_S, TOGETHER_S = 60.0, 3.0          # what agents told stays so long; all of a process that tell within so many are one
 REQUESTS_MOST = 256                     # requests of one process that a take is joined with
 FILE_LENGTH = 60                        # in a sentence
+AGENT_FOLDER = "modwsgi_tel/agent"      # of an agent's files, in a checkout and in the archive
 
 GUESSED = "guessed: one active request, one busy thread"
 
@@ -36,10 +39,12 @@ Refusal = namedtuple("Refusal", "until wait_s problem")
 class _Turn:
     """When a process is to be read again."""
 
-    __slots__ = ("last_now", "wait_s", "newest", "keys", "problem")
+    __slots__ = ("last_now", "wait_s", "newest", "keys", "by_agent", "problems")
 
     def __init__(self):
-        self.last_now, self.wait_s, self.newest, self.keys, self.problem = None, 0.0, 0, (), ""
+        self.last_now, self.wait_s, self.newest, self.keys = None, 0.0, 0, ()
+        self.by_agent = False           # whether its agents were asked the last time
+        self.problems = ["", ""]        # of the last try by reading it, and by asking its agents
 
 
 def packed(value):
@@ -73,7 +78,7 @@ class Taken:
         self.wake = lambda: None
         self._takes = OrderedDict()     # process id -> Take, the oldest first
         self._turns = {}                # process id -> _Turn
-        self._asked = OrderedDict()     # process id -> None
+        self._asked = OrderedDict()     # process id -> ASKED or AGENT
         self._refused = {}              # uid -> Refusal
         self._away_until = float("-inf")    # until then the helper service is not asked
         self._users = {}                # uid -> when a process of it was read last
@@ -87,10 +92,10 @@ class Taken:
         if self.mode == OFF or not (self._asked or fleet.troubled):
             return None
         while self._asked:
-            number, _ = self._asked.popitem(last=False)
+            number, why = self._asked.popitem(last=False)
             process = fleet.process(number)
             if process is not None and not unreadable(process):
-                return process, ASKED
+                return process, why
         best, best_key = None, None
         if now < self._away_until:
             return None
@@ -125,33 +130,33 @@ class Taken:
         if turn is None:
             turn = self._turns[process.id] = _Turn()
             turn.wait_s = AGAIN_S
-        elif why != ASKED:
+        elif why not in (ASKED, AGENT):
             turn.wait_s = AGAIN_S if _is_fresh(process, turn) else min(AGAIN_MOST_S, 2 * turn.wait_s)
         if len(self._users) > self.limit:
             self._users.clear()
         self._users[process.who.uid] = now
-        turn.last_now, turn.newest = now, _newest(process)
+        turn.last_now, turn.newest, turn.by_agent = now, _newest(process), why == AGENT
         turn.keys = list(process.slow_active)[-REQUESTS_MOST:]
 
-    def ask(self, process, now):
-        """Somebody wants its stacks now: (status, seconds to wait, or why not).
+    def ask(self, process, now, why=ASKED):
+        """Somebody wants its stacks now: (status, seconds to wait, or why not).  why: ASKED, or AGENT: by its agents.
 
-        However its last try ended there is another one; who asks next is told, once, how it ended.
+        However its last try ended there is another one; who asks next, in the same way, is told, once, how it ended.
         """
-        why = self.closed if self.mode == OFF else unreadable(process)
-        if why:
-            return 409, why
+        wrong = self.closed if self.mode == OFF else unreadable(process) or (why == AGENT and without_agent(process))
+        if wrong:
+            return 409, wrong
         waits = process.id in self._asked
         turn = self._turns.get(process.id)
         passed_s = float("inf") if turn is None or turn.last_now is None else now - turn.last_now
         problem = ""
         if passed_s < AGAIN_MOST_S:
-            problem, turn.problem = turn.problem, ""
+            problem, turn.problems[why == AGENT] = turn.problems[why == AGENT], ""
         if not waits and passed_s < AGAIN_S:
             return (409, problem) if problem else (429, f"its stacks were taken {passed_s:.1f} s ago: not again within {AGAIN_S:g} s")
         if not waits and len(self._asked) >= ASKED_MOST:
             return 429, f"{len(self._asked)} processes wait for it already: ask later"
-        self._asked[process.id] = None
+        self._asked[process.id] = why
         self.wake()
         return (409, problem) if problem else (202, (list(self._asked).index(process.id) + 1) / self.rate)
 
@@ -163,7 +168,7 @@ class Taken:
         turn = self._turns.get(process.id)
         if turn is None or fleet.process(process.id) is not process:
             return                      # it has gone meanwhile
-        turn.problem = ""
+        turn.problems[turn.by_agent] = ""
         self._away_until = float("-inf")
         self._refused.pop(process.who.uid, None)
         self.problem = next((refused.problem for refused in self._refused.values() if now < refused.until), None)
@@ -178,7 +183,24 @@ class Taken:
                 self.counters["guessed" if how == GUESSED else "joined"] += 1
             fleet.slow.attach(request.key, now, wall, packed(_attached(thread, how)), thread is not None and bool(thread.frames))
 
+    def told(self, process, why, stacks, now, wall):
+        """Keep a model.Stacks that an agent sent by itself; which requests it serves, that tells on its own.
+
+        What the agents in other interpreters of the process tell at the same time is added to it.
+        """
+        held = self._takes.get(process.id)
+        if held is not None and held.why == why and now - held.now <= TOGETHER_S:
+            before = stacks_of_table(unpacked(held.packed))
+            if not set(before.interpreters) & set(stacks.interpreters):
+                problems = [each.problem for each in (before, stacks) if each.problem]
+                stacks = before._replace(interpreters=tuple(sorted((*before.interpreters, *stacks.interpreters))),
+                                         threads=before.threads + stacks.threads, problem="; ".join(problems) or None)
+        self._put(Take(process.id, now, wall, why, packed(table_json(stacks)), holder(stacks.threads)))
+
     def _put(self, take):
+        held = self._takes.get(take.process_id)
+        if take.why == SLOW and held is not None and held.why.startswith(TOLD) and take.now - held.now < TOLD_S:
+            return                      # somebody wanted that one; this one comes by itself, again and again
         self.forget_take(take.process_id)
         self._takes[take.process_id] = take
         self.bytes += len(take.packed)
@@ -215,7 +237,7 @@ class Taken:
         self.counters[counter] += 1
         turn = self._turns.get(process.id)
         if turn is not None:
-            turn.problem = problem
+            turn.problems[turn.by_agent] = problem
             turn.wait_s = max(turn.wait_s, wait_s)              # it will hardly be another answer soon
         if counter != "gone":
             self.problem = problem
@@ -261,6 +283,13 @@ def unreadable(process):
     if process.trust.start is None:
         return (f"since when pid {process.pid} runs is not known: ask again in a second" if not process.trust.known else
                 f"since when pid {process.pid} runs could not be read: it may be another process now")
+    return ""
+
+
+def without_agent(process):
+    """Why the agents of a process cannot be asked, or ""."""
+    if process.agents is None or not process.agents.numbers:
+        return f"no agent in pid {process.pid} has announced itself: its application needs agent.install() or agent.middleware()"
     return ""
 
 
@@ -357,7 +386,11 @@ def holder(threads):
 
 
 def place(frames):
-    """`re.py:199 match, called from app.py:12`: the innermost frame, and the first one outside of its file."""
+    """`re.py:199 match, called from app.py:12`: the innermost frame, and the first one outside of its file.
+
+    An agent's own frames tell nothing of the application: they are left out, where there are others.
+    """
+    frames = [frame for frame in frames if not frame.file.rpartition("/")[0].endswith(AGENT_FOLDER)] or frames
     innermost = frames[0]
     caller = next((frame for frame in frames if frame.file != innermost.file), None)
     said = f"{_line(innermost)} {innermost.function[:FILE_LENGTH]}"

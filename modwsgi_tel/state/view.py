@@ -15,6 +15,7 @@ over application time.  A process has of the phases only `request`.
 """
 from collections import Counter
 
+from modwsgi_tel.state import inside
 from modwsgi_tel.state.process import ENDED, LIVES
 from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_PEAK, GC_SECONDS, INPUT_BYTES,
                                       NO_TOTAL, PERIOD, PERIOD_MAX, PHASE, REQUESTS, SLOTS_IN_MINUTE, SLOW_COMPLETED, STATUS,
@@ -25,7 +26,7 @@ from modwsgi_tel.wire.shapes import Wanted, finite
 
 VERSION = 1
 WINDOWS = ("now", "1m", "10m")
-PARTS = ("collector", "totals", "groups", "processes")
+PARTS = ("collector", "totals", "groups", "agent", "processes")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 FRESH_INTERVALS = 3                     # a newest tick older than that is not "now"
 BATCH = 32                              # processes between two turns of the loop
@@ -69,6 +70,9 @@ def summary_steps(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
         out["totals"] = yield from total.view(fleet)
     if "groups" in parts:
         out["groups"] = groups
+    if "agent" in parts:
+        out["agent"] = inside.summary(fleet)
+        yield
     if "processes" in parts:
         rows = out["processes"] = []
         for place, process in enumerate(fleet.processes()):
@@ -380,8 +384,9 @@ def sources_view(process):
 
 
 def process_details(process, now, wall):
-    """All about one process but its history: the summary's row, the newest tick, GC state and losses."""
+    """All about one process but its history: the summary's row, the newest tick, GC state, losses, and what its agents told."""
     out = process_view(process, now, wall)
+    out["agent"] = inside.process_view(process, now)
     out["versions"] = {name: process.texts[name] for name in
                        ("mod_wsgi_version", "python_version", "apache_version", "mpm_name")}
     out["sources"] = sources_view(process)

@@ -8,16 +8,18 @@ from modwsgi_tel.findings import Findings, verdict
 from modwsgi_tel.state import series, tables, view
 from modwsgi_tel.state.facts import facts
 from modwsgi_tel.state.process import LIVES
+from modwsgi_tel.state.taken import AGENT, ASKED
 from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
-from modwsgi_tel.web.statejson import (Query, batched, encoded, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
+from modwsgi_tel.web.statejson import (Query, batched, encoded, pivots_head, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
                                         taken_state, text)
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
 
 JUDGED_S, FEW = 4.5, 50                 # of more processes than FEW what is wrong is looked at so seldom: a millisecond each
+PIVOTS, PIVOTS_MOST = 20, 200           # in one answer
 JSON = "application/json; charset=utf-8"
 Route = namedtuple("Route", "method path handler parameters help")
 
@@ -133,8 +135,11 @@ class Site:
 
     def slow(self, request, guard, _):
         now, wall = self._clocks()
+        most = _whole(request.query, "pivots")
+        if most is not None and most > PIVOTS_MOST:
+            raise BadRequest(400, f"pivots={most}: at most {PIVOTS_MOST}", close=False)
         query, head = _query(request), {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted,
-                                      "stacks": taken_state(self.fleet)}
+                                      "stacks": taken_state(self.fleet), **pivots_head(self.fleet, PIVOTS if most is None else most)}
         number = _whole(request.query, "id")
         ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
 
@@ -146,6 +151,21 @@ class Site:
             return None if found is None else slow_entry(found, now)
 
         return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, wants, ask, now), row), JSON)
+
+    def exceptions(self, request, guard, _):
+        wall, inside = self._clocks()[1], self.fleet.inside
+        query, ask = _query(request), _ask(request.query, tables.EXCEPTION_SORTS, ())
+        number = _whole(request.query, "id")
+        head = {"time": wall, "counted": inside.exceptions_counted, "lost": inside.exceptions_lost, "evicted": inside.exceptions.evicted}
+
+        def wants(row):
+            return query.wants_exception(row) and number in (None, row.number)
+
+        def row(key):
+            found = inside.exceptions.get(key)
+            return None if found is None else found.view()
+
+        return Response(200, _paged(head, "exceptions", tables.exception_page(self.fleet, wants, ask), row), JSON)
 
     def slow_clear(self, request, guard, _):
         now, _ = self._clocks()
@@ -264,7 +284,8 @@ class Site:
             raise BadRequest(404, f"no process {query.pid if number is None else number} is known; /api/processes lists them",
                              close=False)
         # the newest with this pid: an older one has ended, or is of another container
-        status, said = min((taken.ask(self.fleet.process(each), now) for each in found[:-_ASKED_AT_ONCE - 1:-1]),
+        why = AGENT if _whole(request.query, "agent") else ASKED
+        status, said = min((taken.ask(self.fleet.process(each), now, why) for each in found[:-_ASKED_AT_ONCE - 1:-1]),
                            key=lambda told: told[0])
         if status != 202:
             raise BadRequest(status, said, close=False, headers=(("Retry-After", "1"),) if status == 429 else ())
@@ -309,11 +330,15 @@ ROUTES = (
           "events"),
     Route("GET", "/api/workers", Site.workers, ("group", "pid", "offset", "limit"), "the slots of each process, the one with "
           "the longest running request first"),
-    Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id"), "slow requests; life is active, stale, completed or lost"),
+    Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id", "pivots"), "slow requests; life is active, stale, completed or "
+          "lost; and where the agents' long requests spent their time"),
     Route("POST", "/api/slow/clear", Site.slow_clear, (), "drop the slow requests that have ended"),
+    Route("GET", "/api/exceptions", Site.exceptions, (*_SELECT, "sort", "order", "offset", "limit", "search", "id"), "exceptions that "
+          "left the applications, by type and place, the newest first"),
     Route("GET", "/api/stacks", Site.stacks, ("group", "pid", "id", "offset", "limit"), "the last stacks of processes with slow "
           "requests, of silent ones and of those somebody asked for, the newest first"),
-    Route("POST", "/api/stacks", Site.stacks_ask, ("pid", "id"), "take the stacks of this process now"),
+    Route("POST", "/api/stacks", Site.stacks_ask, ("pid", "id", "agent"), "take the stacks of this process now; agent=1: ask the "
+          "agent inside it"),
     Route("GET", "/api/gc", Site.gc, ("group", "pid", "offset", "limit", "window"), "the garbage collector of each "
           "interpreter, those with the longest pauses first"),
     Route("GET", "/api/gc/events", Site.gc_events, ("process", "interpreter", "since"), "single collections of an interpreter"),

@@ -8,6 +8,7 @@ meanwhile is skipped, not pinned for a slow reader.
 from heapq import merge
 from json import JSONEncoder
 
+from modwsgi_tel.state.process import AGENT, REPORTER
 from modwsgi_tel.state.slow import ACTIVE, COMPLETED, ENTRY
 from modwsgi_tel.state.tables import age_s
 from modwsgi_tel.state.taken import is_claimed, stacks_in, unpacked
@@ -20,6 +21,8 @@ PIECE = 24 << 10                        # characters after which a piece goes ou
 
 _TEXTS = ("hostname", "process_group", "mod_wsgi_version", "python_version", "apache_version", "mpm_name")
 _DEFAULTS = {field: "" if BY_NAME[field].type == TEXT else 0 for _, field in ENTRY}
+# of an agent's record: what it does not know is not 0
+_ABSENT = {field: "" if BY_NAME[field].type == TEXT else None for _, field in ENTRY}
 
 
 # made once: making one takes as long as a small row
@@ -59,6 +62,11 @@ class Query:
         return ((self.group is None or slow.group[1] == self.group)
                 and (self.pid is None or self.pid in (slow.pid, slow.sender_pid))
                 and (self.since is None or slow.last_wall > self.since))
+
+    def wants_exception(self, row):
+        return ((self.group is None or row.group == self.group)
+                and (self.pid is None or any(self.pid in pids for pids in row.pids.values()))
+                and (self.since is None or row.last_wall > self.since))
 
     def wants_event(self, event):
         return ((self.group is None or event["process_group"] == self.group)
@@ -113,7 +121,8 @@ def _parts(fleet, memo, now, query, cut, head, slow, events):
 
 
 def _process_head(process):
-    newest = max((sequence.newest for sequence in process.sources.values()), default=0)
+    sources = process.sources           # the existing collector knows of mod_wsgi's own count alone
+    newest = sources[REPORTER].newest if REPORTER in sources else max((held.newest for held in sources.values()), default=0)
     out = {"pid": process.pid, **{name: process.texts[name] for name in _TEXTS},
            "process_parent_pid": process.parent_pid, "last_seq": newest, "drops": process.lost(),
            "id": process.id, "sender_pid": process.who.sender_pid, "life": process.life, "alive": alive(process),
@@ -194,7 +203,7 @@ def _events(chain, position, query, name):
 
 def slow_entry(slow, now):
     """{"key", "entry"} of a frozen slow request: the existing collector's names, then our own."""
-    fields = {**_DEFAULTS, **slow.shape.fields(slow.datagram)}
+    fields = {**(_ABSENT if slow.inside else _DEFAULTS), **slow.shape.fields(slow.datagram)}
     key = ([slow.pid, fields["slow_log_id"]] if fields["slow_log_id"] else
            [slow.pid, fields["slow_thread_id"], fields["slow_start_stamp"]])
     entry = {"pid": slow.pid, **{name: fields[field] for name, field in ENTRY}}
@@ -202,7 +211,8 @@ def slow_entry(slow, now):
     entry.update(life=slow.life, sender_pid=slow.sender_pid, process=slow.process_id, process_group=slow.group[1],
                  first_received=slow.first_wall, received=slow.last_wall, ended=slow.ended_wall,
                  unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None, id=slow.number,
-                 age_s=age_s(slow, fields["slow_duration"]), phase=_phase(slow, fields), stack=_stack(slow.stack, now))
+                 age_s=age_s(slow, fields["slow_duration"] or 0), phase=_phase(slow, fields), stack=_stack(slow.stack, now),
+                 source=AGENT if slow.inside else REPORTER, agent=slow.watch and slow.watch.view())
     return finite({"key": key, "entry": entry})
 
 
@@ -240,6 +250,12 @@ def _phase(slow, fields):
     if slow.life != ACTIVE:
         return None
     return "response" if fields["slow_status"] else "application"
+
+
+def pivots_head(fleet, most):
+    """What the pivots of all long requests cost, beside the requests."""
+    pivots = fleet.inside.pivots
+    return finite({"pivots": pivots.view(fleet.slow, most), "pivots_evicted": pivots.evicted, "watches_evicted": fleet.slow.watches_evicted})
 
 
 def slow_parts(fleet, keys, now, query):
