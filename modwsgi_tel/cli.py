@@ -10,6 +10,8 @@ from modwsgi_tel.printable import printable, show
 def main(argv=None):
     """Run a command; the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["sample"]:          # what its script raises is not caught here, and the streams are the script's
+        return _imported("sample")(argv[1:])
     _open_streams()
     try:
         return _main(argv)
@@ -87,6 +89,10 @@ def _imported(command):
         from modwsgi_tel.record import record as work
     elif command == "hot":
         from modwsgi_tel.hot import hot as work
+    elif command == "sample":
+        from modwsgi_tel.sampler import main as work
+    elif command == "memory":
+        from modwsgi_tel.growth import memory as work
     elif command == "stack-helper":
         from modwsgi_tel.stackhelper import stack_helper as work
     elif command == "simulate":

@@ -3,14 +3,16 @@
     python3 -m modwsgi_tel.docgen            # write them anew
     python3 -m modwsgi_tel.docgen --check    # exit 1 and say which, when that would change one
 
-Commands, options, paths, fields and exit statuses are in the tables of `options`, `web.routes`
-and `wire.fields`; here is only what no table has.  No command imports this.
+Commands, options, paths, fields, exit statuses and the agent's settings are in the tables of `options`, `web.routes`,
+`wire.fields` and `agent.settings`; here is only what no table has.  No command imports this.
 """
 import os
 import re
 import sys
 
 from modwsgi_tel import __version__
+from modwsgi_tel.agent.settings import PREFIX as AGENT_PREFIX
+from modwsgi_tel.agent.settings import SETTINGS
 from modwsgi_tel.console.hot import KEYS as HOT_KEYS
 from modwsgi_tel.console.keys import KEYS
 from modwsgi_tel.console.views import PANES
@@ -19,12 +21,13 @@ from modwsgi_tel.findings import RULES
 from modwsgi_tel.options import (COMMANDS, EXIT_STATUS, OPTIONS, PROGRAM, SOCKET, described, label,
                                  options_of, wrapped)
 from modwsgi_tel.web.routes import ROUTES
-from modwsgi_tel.wire.fields import FIELDS, KINDS, PRIVATE_KINDS, TYPE_NAMES
+from modwsgi_tel.wire.fields import AGENT_FLAG, AGENT_NUMBER, FIELDS, KINDS, PRIVATE_KINDS, TYPE_NAMES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATE = "November 21, 2026"              # of the last change to the words here
 README = "README.md"
 _PUNCTUATION = ("[", "]", "(", ")", ".", ",", ":", ";", "?", "!", "|")
+_CODE = re.compile(r"[^\s,]*(?:__|\*)[^\s,]*")             # what Markdown would take for emphasis
 _MARK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
 # --- what no table has ----------------------------------------------------------------------
@@ -37,13 +40,15 @@ PARAMETERS = (
     ("life", "slow requests in these lives, separated by commas: active, stale, completed, lost"),
     ("phase", "the phase of the request: request, where none is given"),
     ("window", "now, 1m or 10m; without it 1m, or all three where the answer has room for them"),
-    ("parts", "of the summary only these, separated by commas: collector, totals, groups, processes, findings"),
+    ("parts", "of the summary only these, separated by commas: collector, totals, groups, agent, processes, findings"),
     ("sort", "a column to sort by; one that is not known is refused with those that are"),
     ("order", "asc, or desc for the largest first; what has no value comes last in both"),
     ("limit", "at most so many rows, or events, the newest"),
     ("offset", "rows from this one on, counted from 0, of those that match; matched says how many do"),
     ("search", "only rows in which this text is found, in whatever case"),
     ("id", "the one with this number, which this collector has given it"),
+    ("pivots", "of the places where long requests spent their time at most so many, the most expensive; 20, where nothing is said"),
+    ("agent", "1: ask the agent inside of the process, instead of reading its memory"),
     ("process", "the process with this id, as /api/processes has it"),
     ("interpreter", "the name of a sub-interpreter; without it the main one"),
 )
@@ -74,6 +79,7 @@ VARIABLES = (
      "--http-port.  An option without a value is yes or no; one that may be repeated has its values separated by commas"),
     ("MOD_WSGI_TELEMETRY_URL", "the running collector, where neither --url nor MODWSGI_TEL_URL names it; ws://HOST:PORT/ws is "
      "understood"),
+    (AGENT_PREFIX + "NAME", "the setting NAME of the agent, read by the application that runs it: see modwsgi-tel-agent(7)"),
     ("NO_COLOR", "not empty: top shows no colours"),
     ("LC_ALL, LC_CTYPE, LANG", "the first that is set says whether the terminal of top shows UTF-8; where it does not, top draws "
      "with ASCII"),
@@ -93,6 +99,9 @@ VIEW_HELP = {
     "lifecycle": "Processes as bars over time with how they ended, and the log of starts and stops.",
     "stacks": "Where the Python of each process was when the collector last read it, and who holds the GIL; Enter opens one: threads "
               "with the same stack together, innermost frame first.  S on an opened process or slow request leads there too.",
+    "time": "Where the time of long requests goes, as agents in the applications tell: what the stacks of each request have in common, "
+            "ranked by the time it cost, those last that but wait for another; Enter opens one: its frames.",
+    "exceptions": "Exceptions that left the applications, by type and place, as agents in them tell; Enter opens one: its frames.",
     "collector": "The collector itself: what it received, lost, refused and let go, its memory and CPU, and whether it ever stood still.",
 }
 
@@ -105,7 +114,48 @@ KIND_HELP = {
     "process_stopped": "The last words of a process.  After SIGKILL there are none.",
     "gc_snapshot": "Once an interval and interpreter: the state of its garbage collector.",
     "gc_event": "One garbage collection.",
+    "agent_state": "What the agent in an application is set to, and its own counters: at its start, when a collector is back, and each ten "
+                   "seconds while it is awake anyway.",
+    "long_request": "A request over the agent's threshold, with the fields of slow_request that are known: while it runs, and once at "
+                    "its end.",
+    "request_stack": "One of the stacks of a long request.  Outermost first it is the first stack_shared frames of the newest stack_pivot, "
+                     "then stack_frames.  With slow_log_id.",
+    "code_locations": "The text of code locations, told once before their numbers are used, and again when a collector is back.",
+    "application_exception": "Exceptions of one type that left the application at one place, with slow_method, slow_path_info and slow_log_id "
+                             "of the newest.",
+    "operation_timer": "Operations that the application times, by name.",
+    "loop_lateness": "An event loop that a callback held longer than a limit, with the stack that did.",
+    "thread_stack": "One thread of a dump of all: dump_threads of them belong together.  With slow_log_id, slow_method and slow_path_info of the "
+                    "request that it serves.",
+    "memory_growth": "What tracemalloc says grew since it was started.",
 }
+# One line that works with the file as it is built; its path is where README.md puts it.
+AGENT_LINE = ('import sys; sys.path.insert(0, "/usr/local/bin/modwsgi-tel.pyz/site-packages"); from modwsgi_tel import agent; '
+              'agent.install(socket="unix:/run/modwsgi-tel/telemetry.sock")')
+AGENT_CALLS = (
+    ("install(**settings)", "watch this interpreter of mod_wsgi: in a WSGI script, or in a file that WSGIImportScript names.  Twice is "
+     "once.  Returns whether it runs by now"),
+    ("middleware(application, **settings)", "the application, watched, under any WSGI server.  Where mod_wsgi's own requests are watched "
+     "already, each counts once"),
+    ("annotate(**values)", "say something of the request that the calling thread serves: numbers and texts, shown beside its stacks"),
+    ("timer(name)", "with agent.timer(\"db.query\"): how often, how long, how often an exception ended it, as a histogram; at most 100 names"),
+    ("timed, agent.timed(name)", "the same as a decorator of functions, coroutines and generators"),
+    ("watch_loop(loop=None)", "watch an event loop of asyncio, tornado's too, by default the one that runs: what holds it longer than "
+     "loop_limit.  Returns whether it is watched"),
+    ("dump()", "the stacks of all threads of this interpreter as text; they go to the collector too, or else to the log"),
+)
+AGENT_BLIND = (
+    ("Greenlets", "of those of gevent and eventlet the one that runs is seen, the others are not; the agent says so"),
+    ("The GIL", "while C code holds it no thread of Python runs, the agent's neither: the watchdog's file has the stacks, without names "
+     "and requests; stacks PID without --agent reads them from outside"),
+    ("Locks", "an RLock knows its owner, and a join the thread that it waits for: then a request says which other one it waits for.  A "
+     "plain Lock, a queue or a semaphore knows nobody, which is said; and who wants the GIL looks as if it ran"),
+    ("What the server sends", "a request lasts until its body is closed; but where that is a list, or the server's own file wrapper, the "
+     "server gets it as it is, and the time that it takes to send it is not seen"),
+    ("Event loops in C", "uvloop's turns are not Python's and are not measured"),
+    ("uWSGI without --enable-threads", "no thread but uWSGI's own ever runs there: the agent says so, and does nothing"),
+)
+
 MERGES = {
     "last": "the newest counts", "sum": "added", "mean": "mean, weighted by request_count", "timed": "mean, weighted by "
     "sample_period", "min": "the least", "max": "the largest", "buckets": "added, element by element",
@@ -274,7 +324,8 @@ def program_page():
     body += [
         ".Pp", "In a crontab a per cent sign needs a backslash:",
         *_display([r"*/5 * * * * /usr/local/bin/modwsgi-tel.pyz dump --output wsgi-%H.txt".replace("%", r"\%")]),
-        ".Sh SEE ALSO", ".Xr curl 1 ,", ".Xr crontab 5 ,", ".Xr modwsgi-tel-records 5 ,", ".Xr systemd.exec 5 ,", ".Xr unix 7",
+        ".Sh SEE ALSO", ".Xr curl 1 ,", ".Xr crontab 5 ,", ".Xr modwsgi-tel-records 5 ,", ".Xr systemd.exec 5 ,",
+        ".Xr modwsgi-tel-agent 7 ,", ".Xr unix 7",
         ".Sh SECURITY CONSIDERATIONS",
         *prose("Loopback keeps other machines out, not other users of this one: on a host with other users serve on "
                "--http-socket with --no-http-port, or ask for a token."),
@@ -313,11 +364,12 @@ def records_page():
     """modwsgi-tel-records(5) as text."""
     body = [
         ".Sh DESCRIPTION",
-        *prose("What mod_wsgi sends, version 1 of its format, and what --record writes.  The names are those in the JSON."),
+        *prose("What mod_wsgi sends, version 1 of its format; what an agent in the application adds, the kinds from 128 up; and what "
+               "--record writes.  The names are those in the JSON."),
         ".Ss Datagrams", *prose("A datagram is a header of 24 bytes, little-endian, and fields until its end:"),
         *_display(["offset  type     meaning", "0       4 bytes  WSGI", "4       u8       version, 1", "5       u8       kind",
-                   "6       u16      flags, reserved", "8       u32      pid, as the sender sees itself",
-                   "12      u32      seq, one counter per process, wraps", "16      f64      time, seconds since the epoch"]),
+                   "6       u16      flags: of an agent, see there; else 0", "8       u32      pid, as the sender sees itself",
+                   "12      u32      seq, one counter per process and agent, wraps", "16      f64      time, seconds since the epoch"]),
         ".Pp", *prose("A field is a u16 id, a u8 type and the value; the types 4 to 6 have a u16 count of elements before it:"),
         *_display([f"{number}  {name}" for number, name in TYPE_NAMES.items()]),
         ".Pp", *prose("An unknown id is kept, as id42.  An unknown type, an id twice, or a known id of another type than its own makes the "
@@ -325,14 +377,22 @@ def records_page():
         ".Ss Recordings",
         *prose("A recording is a sequence of records, packed by gzip or not: the time of receipt (f64, seconds since the epoch), "
                "the sender's pid by the kernel's credentials (u32, 0 unknown), the length (u32), and the datagram."),
+        ".Ss Agents",
+        *prose(f"An agent sends with the flag {AGENT_FLAG:#x} and its number: 0 is the first of a process, those in further interpreters have a "
+               f"random one up to {AGENT_NUMBER}.  Each has its own seq, over all kinds that it sends; where nobody else reports these are the kinds "
+               "2 and 4 to 9 too, and what it cannot know is absent.  Of request_metrics only agent 0 tells sample_period, CPU, memory and "
+               "threads."),
+        *prose("Records of one request are joined by the process and slow_log_id, with mod_wsgi's own as well.  A code location is a number, from "
+               "1, that code_locations told before; 0 is one beyond the bound.  Frames are outermost first.  A stack that is too long for a "
+               "datagram is cut from the middle: stack_left_out frames are missing behind the first stack_cut_at of stack_frames."),
         ".Ss Kinds",
         *tagged([(f"Li {number} {name}", prose(KIND_HELP[name])) for number, name in KINDS.items()]
-                + [(f"Li {PRIVATE_KINDS} No and up", prose("Free for records that are not mod_wsgi's."))]),
+                + [(f"Li {max(KINDS) + 1} No and up", prose("Free for records of others."))]),
         ".Sh FIELDS OF A DATAGRAM",
         *prose("Each with its id, type, unit, and how the values of several intervals make one.")]
     for title, wanted in _field_groups():
         body += [f".Ss {title}", *tagged([(f"Li {literal(field.name)}", _field(field)) for field in wanted])]
-    body += [".Sh SEE ALSO", f".Xr {PROGRAM} 1"]
+    body += [".Sh SEE ALSO", f".Xr {PROGRAM} 1 ,", ".Xr modwsgi-tel-agent 7"]
     return page("MODWSGI-TEL-RECORDS", 5, "modwsgi-tel-records", "datagrams of mod_wsgi's telemetry, and recordings of them", body)
 
 
@@ -346,9 +406,59 @@ def _field_groups():
     groups = {}
     for field in FIELDS:
         title = ("Reserved" if not field.kinds else
-                 "Of several kinds" if len(field.kinds) > 1 else f"Of {KINDS[field.kinds[0]]}")
+                 "Of several kinds" if len(field.kinds) > 1 and field.kinds[0] < PRIVATE_KINDS else
+                 "Of " + ", ".join(KINDS[kind] for kind in field.kinds))
         groups.setdefault(title, []).append(field)
     return groups.items()
+
+
+# --- modwsgi-tel-agent(7) ---------------------------------------------------------------------
+
+def agent_page():
+    """modwsgi-tel-agent(7) as text."""
+    body = [
+        ".Sh SYNOPSIS", "In a WSGI script under mod_wsgi, or in a file that WSGIImportScript names:", *_display(_statements(AGENT_LINE)),
+        ".Pp", "Under any other server, after the same import:", *_display(["application = agent.middleware(application)"]),
+        ".Sh DESCRIPTION",
+        *prose("The agent tells a collector from inside of an application where its time goes: the stacks of long requests, what they wait "
+               "for, exceptions that leave the application, timed operations, late event loops, memory that grows.  Where nobody else "
+               "does, as with mod_wsgi before 6.0, gunicorn, uWSGI or waitress, it sends the standard telemetry too, as far as the server "
+               "tells: what cannot be known is absent."),
+        *prose("It is imported from the file of the program as it was built, all at once: that file may be replaced while an application "
+               "runs.  One thread in each interpreter does all the work and sleeps while nothing is slow.  Nothing of it raises into the "
+               "application, holds a lock while its code runs, or waits for the collector."),
+        *prose("A setting is an argument, or else in the environment."),
+        ".Sh FUNCTIONS", *tagged([(_tag("agent." + call), prose(sentence(what))) for call, what in AGENT_CALLS]),
+        ".Sh SETTINGS",
+        *prose(f"In the environment each is named {AGENT_PREFIX}NAME, in capitals.  Several words are a list, or have commas between them.  "
+               "A value that is none leaves the default, and the agent tells it."),
+        *tagged([(_tag(setting.name), prose(f"{setting.help} (default {_default(setting)})")) for setting in SETTINGS]),
+        ".Sh WHAT IT DOES NOT SEE", *tagged([(f"Em {name}", prose(sentence(what))) for name, what in AGENT_BLIND]),
+        ".Sh FILES",
+        *tagged([("Pa modwsgi\\-tel\\-agent.PID.NUMBER.dump", prose(
+            "in watchdog_folder: empty, or the stacks while the GIL is held.  Mode 0640, with the group of the process; "
+            "files, functions and lines, never values.  Removed at the end of the process."))]),
+        ".Sh SEE ALSO", f".Xr {PROGRAM} 1 ,", ".Xr modwsgi-tel-records 5",
+        ".Sh SECURITY CONSIDERATIONS",
+        *prose("The abstract unix socket modwsgi-tel-agent.PID.NUMBER answers root, the process's own user and the owner of the telemetry "
+               "socket, as the kernel names them (SO_PEERCRED), and hangs up on everybody else.  It is reached from the same network "
+               "namespace alone."),
+        *prose("Values of variables are told with locals only, and what exceptions say with exception_texts only.  What a name or its looks "
+               "tell to be a secret is masked; what neither gives away is not.  Methods, paths and annotations go to the collector.")]
+    return page("MODWSGI-TEL-AGENT", 7, "modwsgi-tel-agent", "the agent in an application, for modwsgi-tel", body)
+
+
+def _statements(line):
+    """A line of Python as one for each statement."""
+    return line.split("; ")
+
+
+def _default(setting):
+    """As a reader may write it."""
+    value = setting.default
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value or "none")
 
 
 # --- README.md --------------------------------------------------------------------------------
@@ -373,7 +483,16 @@ def _limits_table():
             *(_row(f"`--{option.name}`", option.default, option.help) for option in OPTIONS if option.section == "Limits")]
 
 
-PARTS = {"commands": _commands_table, "routes": _routes_table, "limits": _limits_table}
+def _settings_table():
+    return [_row("setting", "default", "what it says"), "| --- | --- | --- |",
+            *(_row(f"`{setting.name}`", _default(setting), _CODE.sub(r"`\g<0>`", setting.help)) for setting in SETTINGS)]
+
+
+def _agent_line():
+    return ["```python", AGENT_LINE, "```"]
+
+
+PARTS = {"agent": _agent_line, "settings": _settings_table, "commands": _commands_table, "routes": _routes_table, "limits": _limits_table}
 
 
 def with_parts(readme):
@@ -390,7 +509,8 @@ def documents(root=ROOT):
     """{path below root: text} of all that is generated."""
     with open(os.path.join(root, README), encoding="utf-8") as handle:
         readme = handle.read()
-    return {f"man/{PROGRAM}.1": program_page(), "man/modwsgi-tel-records.5": records_page(), README: with_parts(readme)}
+    return {f"man/{PROGRAM}.1": program_page(), "man/modwsgi-tel-records.5": records_page(), "man/modwsgi-tel-agent.7": agent_page(),
+            README: with_parts(readme)}
 
 
 def stale(root=ROOT):

@@ -29,23 +29,23 @@ def take(question, allowed=None):
     """Read the stacks of one process; an answer.  allowed: None, or the uids whose processes may be read besides Apache's."""
     pid = question[0]
     try:
-        wrong = _another(question) or _not_allowed(pid, allowed)
+        wrong = another(question) or _not_allowed(pid, allowed)
         if wrong:
             return wrong
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
         stacks = _best_look(pid)
-        return _another(question, stacks.start) or {"stacks": bounded(stacks)}
+        return another(question, stacks.start) or {"stacks": bounded(stacks)}
     except PermissionError as error:
-        return _another(question) or _error(REFUSED, explain(pid, error))
+        return another(question) or _error(REFUSED, explain(pid, error))
     except (TelError, OSError) as error:
-        return _another(question) or _error(FAILED, str(error))
+        return another(question) or _error(FAILED, str(error))
 
 
 def _error(kind, text):
     return {"error": text, "kind": kind}
 
 
-def _another(question, also=None):
+def another(question, also=None):
     """An answer when this pid is not, or no longer, the process that is meant; else None."""
     pid, start, uid, gid = question
     try:

@@ -121,7 +121,7 @@ def a_second(value):
 
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks")
+VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks", "time", "exceptions")
 PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
 
 # --- the tables -----------------------------------------------------------------------------
@@ -133,7 +133,9 @@ _FLEET = ("simulate", "demo")
 _STACKS = ("stacks",)
 _PROFILE = ("record", "hot")
 _TARGETS = ("stacks", *_PROFILE)
-ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL"}         # variables of the existing collector's tools
+_SAMPLE = ("sample",)
+# Variables of older tools: of an option, or of a command's option
+ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL", ("sample", "interval"): "TRIPOD_INTERVAL"}
 
 OPTIONS = (
     Option("listen", text, SOCKET, "unix:PATH", _BINDS, "Telemetry socket",
@@ -195,7 +197,7 @@ OPTIONS = (
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", (*_SERVE, "stack-helper"), "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "stack-helper"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "sample", "memory", "stack-helper"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
@@ -267,6 +269,19 @@ OPTIONS = (
     Option("once", FLAG, "", "", ("hot",), "Console", "look for --duration, print the table to stdout and end"),
     Option("duration", seconds(0.1), "", "TIME", ("hot",), "Console", "with --once: so long (default 2 s)"),
     Option("json", FLAG, "", "", ("hot",), "Console", "with --once: JSON"),
+    Option("agent", FLAG, "", "", _STACKS, "Several looks", "ask the agent inside the process instead of reading its memory: where that is "
+           "not permitted; what its watchdog wrote, when it does not answer"),
+    Option("interval", seconds(0.01), "5", "TIME", _SAMPLE, "Samples", "between two samples; also by TRIPOD_INTERVAL in the environment.  "
+           "One that took long makes the next one late: at most a tenth of the time goes into them"),
+    Option("log", text, "", "FILE", _SAMPLE, "Samples", "write there, mode 0600; appended to when it is a sampler's, else left alone "
+           "(default SCRIPT.stacks.log in the current folder, or in the one for temporary files)"),
+    Option("log-size", whole(1 << 16), "16M", "BYTES", _SAMPLE, "Samples", "at most; at half of it the file becomes FILE.1 and a new one begins"),
+    Option("module", text, "", "NAME", _SAMPLE, "Script", "run this module as python -m does, instead of a script; what follows is its own", "m"),
+    Option("start", FLAG, "", "", ("memory",), "Tracing", "begin to trace allocations, which takes time and memory; it ends by itself after ten minutes"),
+    Option("stop", FLAG, "", "", ("memory",), "Tracing", "end it"),
+    Option("frames", whole(1, 25), "1", "N", ("memory",), "Tracing", "with --start: callers of an allocation that are kept; with more than one, the "
+           "innermost that is of no library counts"),
+    Option("json", FLAG, "", "", ("memory",), "Output", "the answers of its agents as JSON"),
     Option("self-check", FLAG, "", "", _STACKS, "General", "read a child of this very Python, and compare with what it says itself"),
 
     Option("target", text, SOCKET, "unix:PATH", ("simulate", "replay"), "Telemetry socket", "the collector's socket"),
@@ -316,6 +331,7 @@ COMMANDS = (
              ("stacks --apache --no-idle", "all of Apache's Python, without the threads that have nothing to do"),
              ("stacks 4711 --interval 1 --count 5", "what stayed, and what moved"),
              ("stacks --group mysite --locals", "a daemon process group, with variables"),
+             ("stacks 4711 --agent", "as the agent in its application tells, where it may not be read"),
              ("stacks --core /var/tmp/core.4711", "where it was when it crashed"))),
     Command("record", "where Python processes spend their time: flame graphs and profiles", "[PID...]",
             "Looks at the stacks of other processes again and again and adds them up; nothing in them is stopped or changed.  "
@@ -331,6 +347,19 @@ COMMANDS = (
             "does.  ? lists the keys.",
             (("hot 4711", "one process"), ("hot --apache --gil", "what holds the GIL in all of Apache's Python"),
              ("hot 4711 --once --duration 5", "a table of five seconds, for a script or a mail"))),
+    Command("sample", "run a script, with each thread's stack and variables in a log", "SCRIPT [ARGS...]",
+            "Runs a script, or with -m a module, as Python would, while a thread writes each thread's stack to a log, in a line and then in "
+            "full with its variables; at the end where the time was, as a tree, also in short on stderr.  What its name or its looks tell to "
+            "be a secret is masked.  While C code holds the GIL it cannot look, which is said: stacks and record, from outside, can.  Of "
+            "greenlets it sees those that run.  A script that a signal, os._exit() or an exec ends has no digest; forked processes are not "
+            "sampled.  What stands behind the script's name is the script's.",
+            (("sample import.py --year 2026", "a sample each 5 s, into import.stacks.log"),
+             ("sample --interval 0.5 --log /var/tmp/import.log import.py", "more of them, elsewhere"),
+             ("sample -m package.tool --verbose", "a module"))),
+    Command("memory", "which lines of a process hold ever more memory", "PID",
+            "Asks the agent inside the application (see modwsgi_tel.agent), which compares what Python's tracemalloc has traced with its "
+            "start: the lines that hold most more come first.",
+            (("memory 4711 --start", "begin"), ("memory 4711", "what has grown since"), ("memory 4711 --stop", "the end"))),
     Command("stack-helper", "read stacks for a collector that may not", "",
             "A small service with the right to read other processes (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH), so that the "
             "collector needs none: serve --stacks-helper names its socket.  It reads Apache's processes, but for root's, for "
@@ -410,6 +439,7 @@ def read(command, argv, environ=os.environ):
     parser = Parser(prog=f"{PROGRAM} {command}", add_help=False, allow_abbrev=False,
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
     known = options_of(command)
+    argv, script = of_script(argv) if command == "sample" else (argv, None)
     for option in known:
         if option.type is FLAG:
             parser.add_argument("--" + option.name, action="store_const", const="yes")
@@ -418,16 +448,16 @@ def read(command, argv, environ=os.environ):
         else:
             names = ["-" + option.short] if option.short else []
             parser.add_argument(*names, "--" + option.name, metavar=option.metavar)
-    if BY_COMMAND[command].arguments:
+    if BY_COMMAND[command].arguments and script is None:
         parser.add_argument("arguments", nargs="*")
     parsed = vars(parser.parse_args(argv))
     values = Values(command)
-    values.arguments = parsed.get("arguments", [])
+    values.arguments = parsed.get("arguments", []) if script is None else script
     config = parsed.get("config") or environ.get("MODWSGI_TEL_CONFIG")
     file_values = _config(config, command, known) if config else {}
     for option in known:
         key = option.name.replace("-", "_")
-        alias = ALIASES.get(option.name)
+        alias = ALIASES.get((command, option.name)) or ALIASES.get(option.name)
         for source, value in ((f"--{option.name}", parsed.get(key)), (variable(option), environ.get(variable(option)) or None),
                               (alias, environ.get(alias) or None if alias else None),
                               (f"{config}: {option.name}", file_values.get(option.name)), ("default", option.default)):
@@ -436,6 +466,19 @@ def read(command, argv, environ=os.environ):
         values[key] = convert(option, value, source)
         values.given[key] = source
     return values
+
+
+def of_script(argv):
+    """(what is for `sample`, what is for its script) of a command line: the first word that is no option is the script's name."""
+    place, valued = 0, {name for option in options_of("sample") if option.type is not FLAG for name in ("--" + option.name, "-" + option.short)}
+    while place < len(argv) and argv[place].startswith("-") and argv[place] != "-":
+        word = argv[place]
+        place += 2 if word in valued else 1
+        if word == "--":
+            return argv[:place - 1], argv[place:]
+        if word.partition("=")[0] == "--module" or word.startswith("-m"):
+            break
+    return argv[:place], argv[place:]
 
 
 def convert(option, value, source):

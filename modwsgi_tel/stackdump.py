@@ -11,7 +11,7 @@ from modwsgi_tel.stacks.model import stacks_json
 from modwsgi_tel.stacks.sources import Rights, Sources
 
 _EARLY_MOST = 256                       # processes whose files can still be read when they have ended: each takes a descriptor
-_OF_PROCESSES = ("group", "apache", "all_python", "subprocesses", "interval", "count", "stop")
+_OF_PROCESSES = ("group", "apache", "all_python", "subprocesses", "interval", "count", "stop", "agent")
 
 
 def stacks(values):
@@ -31,7 +31,9 @@ def stacks(values):
         values["count"] = 2
     if values.flat and (values.count or 1) > 1:
         raise UsageError("--flat is a line for each thread at one look: it goes without --interval and --count")
-    found, problems, resting = targets.readers(values)
+    if values.agent:
+        values.refuse(("stop",), "--agent asks: nothing is held")
+    found, problems, resting = _asked(values) if values.agent else targets.readers(values)
     readers, stoppers, sources = {reader.pid: reader for reader in found}, {}, {}
     try:
         if values.stop:
@@ -54,6 +56,24 @@ def stacks(values):
     targets.complain(problems)
     targets.say_missed(sum(stopper.missed for stopper in stoppers.values()))
     return 1 if problems else 0
+
+
+def _asked(values):
+    """As targets.readers, of agentclient.AgentReaders; a process that was not named, and has no agent, is only counted."""
+    from modwsgi_tel import agentclient
+    named, chosen = targets.pids(values)
+    found, problems, resting = [], [], 0
+    for pid in named + chosen:
+        try:
+            if pid in named or agentclient.find(pid):
+                found.append(agentclient.AgentReader(pid))
+            else:
+                resting += 1
+        except TelError as error:
+            problems.append(str(error))
+    if not found:
+        raise TelError(problems[0] if problems else f"there is an agent in none of {counted(resting, 'process', 'processes')}")
+    return found, problems, resting
 
 
 def _looks(values, found, stoppers, sources, problems):
@@ -130,7 +150,7 @@ def _show(values, seen, resting, sources_of):
         return
     closing = [f"pid {each.pid}  Python {each.python}  no Python code runs in it now: {printable(each.command[:60])}" for each in bare]
     if resting:
-        closing.append(f"{resting} more in which no Python code runs")
+        closing.append(f"{resting} more in which no {'agent is' if values.agent else 'Python code runs'}")
     closing += not_whole([looks[-1] for looks in seen])
     show("\n".join(parts + ["".join(line + "\n" for line in closing)] * bool(closing)))
 

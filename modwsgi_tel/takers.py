@@ -6,8 +6,10 @@ import json
 import socket
 import time
 
+from modwsgi_tel.errors import TelError
 from modwsgi_tel.net.helper import Helper
 from modwsgi_tel.stacks.model import AWAY, DENIED, FAILED, GONE, REFUSED, stacks_of_table
+from modwsgi_tel.state.taken import AGENT
 
 LIMIT_S = 5.0                           # for one take; then the helper is killed
 SERVICE_S = 4.0                         # for the helper service to answer
@@ -49,6 +51,22 @@ def take_by_service(question):
     except (ValueError, TypeError):
         pass
     return _error(FAILED, f"what listens at {path} is no modwsgi-tel stack-helper, or it died")
+
+
+def take_by_agent(question):
+    """Ask the agents inside the process; an answer.  question: where the watchdog's file may be, then as for `take`."""
+    from modwsgi_tel import agentclient, onetake
+    files, *process = question
+    wrong = onetake.another(process)
+    if wrong:
+        return wrong
+    try:
+        stacks = agentclient.stacks(process[0], files=files)
+    except agentclient.Denied as error:
+        return _error(DENIED, str(error))
+    except (TelError, OSError) as error:
+        return onetake.another(process) or _error(FAILED, str(error))
+    return onetake.another(process, stacks.start) or {"stacks": onetake.bounded(stacks)}
 
 
 def _error(kind, text):
@@ -101,7 +119,12 @@ class Taker:
         taken.begin(process, why, now)
         self._free_now = now + 1.0 / taken.rate
         question = (process.who.sender_pid, process.trust.start, process.who.uid, process.who.gid)
-        work, question = (take, question) if taken.helper is None else (take_by_service, (taken.helper, *question))
+        if why == AGENT:
+            work, question = take_by_agent, (_files(process), *question)
+        elif taken.helper is None:
+            work = take
+        else:
+            work, question = take_by_service, (taken.helper, *question)
         self.helper.ask(work, question, lambda answer: self._took(process, why, question[-3], answer))
 
     def _took(self, process, why, start, answer):
@@ -121,7 +144,7 @@ class Taker:
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 self._fail(process, f"the stacks of process {process.pid} are not as they should be: {error!r}")
                 return
-            if self._imports and taken.helper is None:
+            if self._imports and taken.helper is None and why != AGENT:
                 self._later_import()
         else:
             self._not_taken(process, answer["kind"], answer["error"], now)
@@ -163,6 +186,12 @@ class Taker:
 
     def close(self):
         self.helper.close()
+
+
+def _files(process):
+    """Where the agents of a process say that their watchdogs write."""
+    states = process.agents.states if process.agents is not None else {}
+    return [state["agent_watchdog_file"] for state in states.values() if state.get("agent_watchdog_file")]
 
 
 # in the order in which they import one another

@@ -2,9 +2,12 @@
 import ast
 import functools
 import os
+import subprocess
 import sys
 
 import pytest
+
+import running
 
 ROOT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "modwsgi_tel")
 PACKAGE = "modwsgi_tel"
@@ -15,11 +18,14 @@ ARROWS = {
     "bounded": (),
     "figures": (),
     "printable": ("errors",),
+    "masking": (),
     "wire": ("errors", "bounded"),
     "state": ("errors", "bounded", "wire", "stacks.model"),
     "findings": ("errors", "bounded", "figures", "wire", "state"),
     "proc": ("errors",),
-    "stacks": ("errors", "printable", "proc"),
+    "stacks": ("errors", "masking", "printable", "proc"),
+    # loaded into other people's applications: nothing but what it needs
+    "agent": ("errors", "bounded", "masking", "printable", "wire", "stacks.model"),
     "net": ("errors", "bounded", "printable", "wire.blocks"),
     "web": ("errors", "bounded", "figures", "printable", "wire", "state", "findings"),
     "web.server": ("errors", "bounded", "net", "web"),
@@ -31,8 +37,9 @@ ARROWS = {
     "peer": ("errors", "bounded", "wire", "state"),
     "player": ("errors", "bounded", "wire", "state", "options"),
     # these join the rooms
+    "agentclient": ("errors", "proc", "stacks", "agent.control", "agent.watchdog"),
     "onetake": ("errors", "proc", "stacks"),
-    "takers": ("net.helper", "onetake", "stacks.model"),
+    "takers": ("errors", "net.helper", "agentclient", "onetake", "stacks.model", "state.taken"),
     "stackhelper": ("errors", "net", "onetake", "options", "proc.access", "stacks.model"),
     "collector": ("errors", "bounded", "wire", "state", "proc", "net", "web", "options", "takers"),
     "tap": ("errors", "printable", "wire", "state", "net"),
@@ -42,16 +49,22 @@ ARROWS = {
     "top": ("errors", "bounded", "console", "net.loop", "net.log", "options", "printable", "report.client", "remote", "sources", "player",
             "collector"),
     "targets": ("errors", "figures", "options", "printable", "proc", "stacks"),
-    "stackdump": ("errors", "figures", "printable", "net.loop", "report.stacks", "stacks", "targets"),
+    "stackdump": ("errors", "figures", "printable", "net.loop", "report.stacks", "stacks", "targets", "agentclient"),
+    "growth": ("errors", "agentclient", "figures", "printable"),
+    "sampler": ("errors", "agent.values", "figures", "options", "printable", "proc.threads", "profile", "stacks"),
     "sampling": ("errors", "proc", "stacks"),
     "record": ("errors", "figures", "net.loop", "printable", "profile", "report.whole", "sampling", "targets"),
     "hot": ("errors", "figures", "console", "net.loop", "printable", "profile", "sampling", "targets", "top"),
-    "docgen": ("errors", "options", "wire", "web", "console", "findings"),
-    "cli": ("errors", "printable", "options", "collector", "demo", "report", "record", "hot", "stackdump", "stackhelper", "tap", "top"),
+    "docgen": ("errors", "options", "wire", "web", "console", "findings", "agent.settings"),
+    "cli": ("errors", "printable", "options", "collector", "demo", "growth", "report", "record", "hot", "sampler", "stackdump", "stackhelper",
+            "tap", "top"),
     "__main__": ("cli",),
 }
-# Compiled in C or leaving Python's own: nothing else is installed where this runs.
+# Each room waits in one place, and only there: no threads, no other loop; nothing that leaves Python's own or is heavy to load.
 NEVER = {"selectors", "asyncio", "threading", "multiprocessing", "concurrent", "socketserver", "_thread", "ctypes", "ssl"}
+# But for those that live in a process of others, which goes on meanwhile: only a thread of their own can look at it from inside.
+# And ptrace has no other way in than ctypes; loaded with --stop alone.
+BUT = {"agent": {"threading", "_thread"}, "sampler": {"_thread"}, "stacks.stop": {"ctypes"}}
 
 
 def modules():
@@ -133,6 +146,37 @@ def test_siblings_do_not_import_one_another():
                 if within(target, (other,))] == []
 
 
+def test_only_what_joins_the_rooms_imports_the_agent():
+    """It is for applications; of it others use what needs no agent."""
+    assert {(name, target) for name, path in MODULES.items() for target in imports(path)[0]
+            if within(target, ("agent",)) and not within(name, ("agent",))} == {
+        ("agentclient", "agent.control"), ("agentclient", "agent.watchdog"), ("sampler", "agent.values"), ("docgen", "agent.settings")}
+
+
+# What is long to import, and would then sit in each process of an application.
+HEAVY = {"argparse", "asyncio", "concurrent", "ctypes", "dataclasses", "http", "inspect", "logging", "multiprocessing", "sqlite3", "ssl",
+         "subprocess", "tempfile", "traceback", "tracemalloc", "typing", "zipfile"}
+EXERCISED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "exercised_agent.py")
+
+
+def test_the_agent_imports_all_it_needs_at_once_and_drags_in_little(tmp_path):
+    """Its archive may be replaced while an application runs: whatever it needs later is in memory by then."""
+    done = subprocess.run([sys.executable, "-W", "ignore", EXERCISED, str(tmp_path)], timeout=60, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          env=running.clean_environment(PYTHONPATH=os.path.dirname(ROOT)))
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    others, ours, late = (set(line.split()[1:]) for line in done.stdout.splitlines())
+    assert others & HEAVY == set() and late == set()
+    # what is named within a function too
+    named, left = set(), {name for name in MODULES if within(name, ("agent",))}
+    while left:
+        named |= left
+        left = {target for name in left for target in imports(MODULES[name])[0]} - named
+    assert named - ours - {""} == set()
+    assert {room(name) for name in ours if name} == {"agent", "errors", "masking", "printable", "stacks", "wire"}
+    assert {name for name in ours if within(name, ("stacks",))} == {"stacks", "stacks.model"}
+
+
 def test_only_one_module_imports_curses():
     assert [name for name, path in MODULES.items() if "curses" in {other.split(".")[0] for other in imports(path)[1]}] == [
         "console.screen"]
@@ -142,8 +186,11 @@ def test_only_the_standard_library_is_imported():
     others = {(name, other) for name, path in MODULES.items() for other in imports(path)[1]}
     if sys.version_info >= (3, 10):
         assert {(name, other) for name, other in others if other.split(".")[0] not in sys.stdlib_module_names} == set()
-    # ptrace has no other way in; loaded with --stop alone
-    assert {(name, other) for name, other in others if other.split(".")[0] in NEVER} == {("stacks.stop", "ctypes")}
+    never = {(name, other) for name, other in others if other.split(".")[0] in NEVER}
+    assert {(name, other) for name, other in never if not any(within(name, (each,)) and other in BUT[each] for each in BUT)} == set()
+    # no exception is left that nobody needs
+    assert {(each, other) for each in BUT for other in BUT[each]} == {
+        (each, other) for each in BUT for name, other in never if within(name, (each,))}
 
 
 @pytest.mark.parametrize("module", ["select", "socket", "time", "os", "signal"])

@@ -12,12 +12,14 @@ import sys
 import pytest
 
 import running
-from modwsgi_tel import docgen
+from modwsgi_tel import agent, docgen
+from modwsgi_tel.agent.settings import PREFIX as AGENT_PREFIX
+from modwsgi_tel.agent.settings import SETTINGS
 from modwsgi_tel.options import BY_COMMAND, COMMANDS, EXIT_STATUS, OPTIONS, PROGRAM, options_of, read, variable
 from modwsgi_tel.web.routes import ROUTES
 from modwsgi_tel.wire.fields import FIELDS, KINDS
 
-PAGES = ("man/modwsgi-tel.1", "man/modwsgi-tel-records.5")
+PAGES = ("man/modwsgi-tel.1", "man/modwsgi-tel-records.5", "man/modwsgi-tel-agent.7")
 WRITTEN = (*PAGES, "README.md", "CHANGELOG.md", "LICENSE", "modwsgi_tel/README.md", "modwsgi_tel/docgen.py", "bench/run")
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAM_WORDS = ("python3 -m modwsgi_tel", "modwsgi-tel.pyz", "modwsgi-tel")
@@ -138,6 +140,13 @@ def test_every_field_and_kind_is_in_the_page_on_records():
     assert [name for number, name in KINDS.items() if f".It Li {number} {name}" not in page] == []
 
 
+def test_every_setting_and_function_of_the_agent_is_in_its_page_and_no_other():
+    page = plain(content(PAGES[2]))
+    functions, settings = (page.split(f"\n.Sh {title}\n")[1].split("\n.Sh ")[0] for title in ("FUNCTIONS", "SETTINGS"))
+    assert re.findall(r"^\.It Li (\w+)$", settings, re.MULTILINE) == [setting.name for setting in SETTINGS]
+    assert sorted(re.findall(r"^\.It Li agent\.(\w+)", functions, re.MULTILINE)) == agent.__all__
+
+
 # --- README -------------------------------------------------------------------------------------
 
 def commands_in(text):
@@ -172,7 +181,9 @@ def test_the_commands_in_the_readme_are_taken_as_they_stand(tmp_path):
 
 def test_every_flag_in_the_readme_is_an_option_here_or_in_a_named_other_program():
     others = {"--unix-socket", "--now", "--help", "--version", "--telemetry-service", "--telemetry-interval",
-              "--slow-requests", "--telemetry-options", "--fetch-peer"}
+              "--slow-requests", "--telemetry-options", "--fetch-peer",
+              "--bind", "--workers", "--threads", "--plugin", "--http-socket", "--master", "--processes", "--enable-threads", "--wsgi-file",
+              "--create"}
     known = {"--" + option.name for option in OPTIONS}
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", content("README.md")))
     assert flags - known - others == set()
@@ -183,7 +194,7 @@ def test_every_path_and_variable_in_the_readme_exists():
     paths = {route.path for route in ROUTES}
     named = set(re.findall(r"(?<![\w.])(/api/[\w/]+|/healthz|/version)", text))
     assert named and named - paths == set()
-    variables = {variable(option) for option in OPTIONS}
+    variables = {variable(option) for option in OPTIONS} | {AGENT_PREFIX + setting.name.upper() for setting in SETTINGS} | {AGENT_PREFIX}
     assert set(re.findall(r"MODWSGI_TEL_[A-Z_]+", text)) - variables == set()
     for profile in re.findall(r"--profile (\S+)", text):
         read("demo", ["--profile", profile.strip("`")], {})
@@ -221,6 +232,50 @@ def test_the_unit_says_what_the_directives_say():
     assert f"SupplementaryGroups={values.socket_group}\n" in unit
 
 
+# Runs one example after another in a process of its own, with the socket's path as its argument; then a request.
+EXAMPLES = r"""
+import sys, threading, time, types
+import modwsgi_tel
+sys.modules["shop"], sys.modules["shop.wsgi"] = types.ModuleType("shop"), types.ModuleType("shop.wsgi")
+def shop(environ, start_response):
+    exec(examples[-1], names)
+    names["render"]("page")
+    start_response("200 OK", [])
+    return [b"ok"]
+sys.modules["shop.wsgi"].application = shop
+examples = [each.replace("unix:/run/modwsgi-tel/telemetry.sock", sys.argv[1]) for each in sys.stdin.read().split("\f")]
+names = {"__name__": "shop", "database": types.SimpleNamespace(execute=lambda query: [])}
+for each in examples[:-1]:
+    exec(each, names)
+watched = names["application"]
+assert watched({"PATH_INFO": "/"}, lambda *told: None) == [b"ok"]
+held = names["agent"]._agent
+print(held.running, held.errors, [*filter(None, held.problems)], sorted(held.timers._timers), held.sender.path == sys.argv[1][5:])
+assert watched is not shop and "/usr/local/bin/modwsgi-tel.pyz/site-packages" in sys.path
+held.stop()
+"""
+
+
+def test_the_agents_examples_run(tmp_path):
+    examples = re.findall(r"^```python\n(.*?)^```$", content("README.md"), re.DOTALL | re.MULTILINE)
+    assert examples[0].strip() == docgen.AGENT_LINE == examples[1].strip().replace("\n", "; ")
+    done = subprocess.run([sys.executable, "-c", EXAMPLES, f"unix:{tmp_path}/none.sock"], input="\f".join(examples), timeout=30,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          env=running.clean_environment(PYTHONPATH=running.ROOT))
+    assert (done.stdout, done.returncode) == ("True 0 [] ['db.query', 'shop.render'] True\n", 0), done.stderr
+
+
+def test_the_agents_lines_for_apache_name_one_group_and_the_file_that_is_made():
+    text = content("README.md")
+    lines = next(block for block in FENCED.findall(text) if "WSGIImportScript" in block).split("\n")
+    words = dict((line.split(" ", 1)) for line in lines if line)
+    assert words["WSGIImportScript"].split() == [
+        "/etc/apache2/modwsgi-tel-agent.py", f"process-group={words['WSGIProcessGroup']}",
+        f"application-group={words['WSGIApplicationGroup']}"]
+    assert words["WSGIDaemonProcess"].startswith(words["WSGIProcessGroup"] + " ")
+    assert "`/etc/apache2/modwsgi-tel-agent.py`" in text
+
+
 # --- the map of the code --------------------------------------------------------------------------
 
 def modules():
@@ -239,9 +294,9 @@ def test_the_map_names_every_module_and_no_other():
 
 
 def test_every_function_that_the_map_names_exists():
-    named = set(re.findall(r"`((?:%s)\.\w+(?:\.\w+)*)`" % "|".join(
-        ("wire", "state", "net", "web", "proc", "report", "collector", "demo", "cli")), content("modwsgi_tel/README.md")))
-    assert len(named) > 30
+    rooms = ("wire", "state", "net", "web", "proc", "report", "agent", "agentclient", "takers", "collector", "demo", "cli")
+    named = set(re.findall(r"`((?:%s)\.\w+(?:\.\w+)*)`" % "|".join(rooms), content("modwsgi_tel/README.md")))
+    assert len(named) > 60
     for name in sorted(named):
         attributes, module = name.split("."), "modwsgi_tel"
         while attributes and importlib.util.find_spec(f"{module}.{attributes[0]}"):
