@@ -22,6 +22,11 @@ def duration(seconds):
     return f"{seconds / 86400:.0f} d"
 
 
+def fine(seconds):
+    """As `duration`, of what may take microseconds: `1.2 us`."""
+    return f"{seconds * 1e6:.1f} us" if seconds is not None and 0 < seconds < 0.00095 else duration(seconds)
+
+
 def size(amount):
     """`34.5 MB` (powers of 1000, as disks and networks count); UNKNOWN for None."""
     if amount is None:

@@ -204,9 +204,10 @@ def test_a_group_on_two_hosts_is_added_up_and_its_percentile_is_asked_for():
 
 
 def test_what_is_asked_is_of_the_window_and_the_group():
-    assert overview.paths(a_ui(), DESIGN) == {"series": "/api/series?window=1m"}
+    told = {"inside": "/api/summary?parts=agent"}
+    assert overview.paths(a_ui(), DESIGN) == {"series": "/api/series?window=1m", **told}
     assert overview.paths(a_ui(group="a&b", window="10m"), DESIGN) == {
-        "series": "/api/series?window=10m&group=a%26b",
+        "series": "/api/series?window=10m&group=a%26b", **told,
         "latency": "/api/histogram?phase=request&window=10m&group=a%26b"}
 
 

@@ -21,6 +21,7 @@ import pytest
 from builders import NAMES, a_fleet
 from console_answers import APP, HOSTILE, a_thread, daemon_threads, some_frames, some_stacks, stacks as an_answer, taken
 from consoles import DESIGN, NOW, SMALL, WIDE, Looking, captured, simulated
+from insiders import told as told_inside
 from modwsgi_tel.console import views
 from modwsgi_tel.console.cells import ASCII, LINUX, UNICODE, Size, plain
 from modwsgi_tel.console.keys import WINDOWS, Table
@@ -109,7 +110,7 @@ def _refusing():
     return fleet, now, wall
 
 
-OTHERS = {"nobody": _nobody, "existing": _existing, "refusing": _refusing}
+OTHERS = {"nobody": _nobody, "existing": _existing, "refusing": _refusing, "inside": told_inside}
 
 
 def looking(what, view="overview", size=DESIGN, glyphs=UNICODE, **ui):
@@ -276,6 +277,25 @@ SCENES = (
     Scene("processes", "opened-stacks", WIDE, "slow", ("enter",), happens=stacks_of_the_process),
     Scene("slow", "opened-stack", DESIGN, "slow", ("down", "down", "enter"), happens=stack_of_the_slow_request),
     Scene("slow", "opened-stack", WIDE, "slow", ("down", "down", "enter"), happens=stack_of_the_slow_request),
+    # what agents tell
+    Scene("overview", "inside", DESIGN, "inside"),
+    Scene("slow", "opened-inside", DESIGN, "inside", ("enter",)),
+    Scene("slow", "opened-inside", WIDE, "inside", ("enter",)),
+    Scene("slow", "opened-inside-ascii", SMALL, "inside", ("enter",), glyphs=ASCII),
+    Scene("slow", "opened-waits", DESIGN, "inside", ("down", "down", "enter")),
+    Scene("slow", "opened-raised", DESIGN, "inside", ("end", "enter")),
+    Scene("time", "none", DESIGN, "steady"),
+    Scene("time", "inside", DESIGN, "inside", ("end",)),
+    Scene("time", "inside", WIDE, "inside"),
+    Scene("time", "inside-ascii", SMALL, "inside", glyphs=ASCII),
+    Scene("time", "opened", DESIGN, "inside", ("end", "enter")),
+    Scene("exceptions", "none", DESIGN, "steady"),
+    Scene("exceptions", "inside", DESIGN, "inside"),
+    Scene("exceptions", "inside", WIDE, "inside", (">",)),
+    Scene("exceptions", "inside-ascii", SMALL, "inside", glyphs=ASCII),
+    Scene("exceptions", "opened", DESIGN, "inside", ("enter",)),
+    Scene("processes", "opened-inside", WIDE, "inside", ("enter",)),
+    Scene("processes", "opened-inside-scrolled", DESIGN, "inside", ("enter", "pgdn", "pgdn")),
     # help, a recording
     Scene("overview", "help", DESIGN, "steady", ("?",)),
     Scene("overview", "help-scrolled", SMALL, "steady", ("?", "pgdn")),

@@ -107,7 +107,8 @@ def test_no_request_at_all_is_explained_and_a_filter_that_leaves_none_is_another
     assert drawn({"slow": an_answer()}) == [
         " 0 slow requests, running and ended", "", " None runs, and none has ended of late.",
         " mod_wsgi sends them with WSGISlowRequests SECONDS in Apache's configuration;",
-        " with the prefork MPM it sends none."]
+        " with the prefork MPM it sends none. Under any server an agent in the",
+        " application sends them: see man modwsgi-tel."]
     assert drawn({"slow": an_answer(kept=3)}, a_ui(Table(filter=3))) == [
         " 0 of 3 slow requests", "", " None of them is meant: / searches anew, f shows others, G other groups."]
 

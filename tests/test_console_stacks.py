@@ -217,6 +217,18 @@ def test_a_request_that_was_guessed_says_so():
     assert groups(a_thread(1, ("f", "/a.py", 1), request=a_served(None, "/x", guess)))[1] == f"   GET /x ({guess})"
 
 
+def test_what_its_agent_tells_of_a_thread_is_no_guess():
+    assert groups(a_thread(1, ("f", "/a.py", 1), request=a_served("0.3", "/x", "agent")))[1] == "   GET /x (log id 0.3)"
+
+
+@pytest.mark.parametrize("why, said", (
+    ("agent", "asked for, as its agent tells"), ("agent: signal", "told by its agent: signal"), ("agent: a\x1b", "told by its agent: a\\x1b")))
+def test_stacks_that_an_agent_told_say_so(why, said):
+    view = a_view(stacks=an_answer(taken(a_thread(1), why=why)), stacks_one=an_answer(taken(a_thread(1), why=why)))
+    assert shown(view, a_ui(open=OPEN), cols=120)[0] == f" pid 8095 of shop  taken 2.0 s ago: {said}  Python 3.11.2"
+    assert shown(view)[2].split()[:4] == [">8095", "shop", "agent", "2.0"]
+
+
 def test_frames_of_another_interpreter_say_where_it_begins():
     thread = a_thread(1, ("f", "/a.py", 1), interpreter=2)
     thread["frames"] += some_frames(("g", "/b.py", 2), interpreter=0)

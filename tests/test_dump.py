@@ -16,11 +16,13 @@ import pytest
 from modwsgi_tel import simulate
 from modwsgi_tel.figures import duration, number, percent, size
 from modwsgi_tel.net.datagram import BUFFER
-from modwsgi_tel.report.dump import remove_old, write_whole
+from modwsgi_tel.report.dump import as_csv, as_jsonl, as_text, remove_old, write_whole
 from modwsgi_tel.report.text import table
+from modwsgi_tel.state.view import summary
 from modwsgi_tel.wire import blocks
 from modwsgi_tel.wire.codec import encode, named
 from modwsgi_tel.wire.fields import REQUEST_METRICS, SLOW_REQUEST
+from insiders import told
 from running import CHECKOUT, ROOT, Collector, clean_environment, short_folder, wait_until
 
 CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
@@ -97,6 +99,17 @@ def test_jsonl_is_an_object_a_line(fleet):
     assert len({row["time"] for row in rows}) == 1 and all("windows" in row for row in rows)
 
 
+def test_jsonl_has_what_agents_told_in_an_object_of_its_own_and_csv_stays_as_it_is():
+    found = the_summary(*told())
+    rows = [strict(line) for line in is_clean(as_jsonl(found)).splitlines()]
+    assert [row["type"] for row in rows] == ["totals", "group", "agent", "process"]
+    assert rows[2] == {"type": "agent", "time": found["time"], **found["agent"]} and rows[2]["exceptions"] == 8
+    assert as_csv(found).count("\n") == 2
+    del found["agent"]                  # a collector from before there were agents
+    assert [strict(line)["type"] for line in as_jsonl(found).splitlines()] == ["totals", "group", "process"]
+    assert "agents" not in as_text(found)
+
+
 def test_csv_is_a_row_a_process_with_names_and_no_formula(fleet):
     status, out, err = run("--url", fleet.url, "--format", "csv")
     head, *rows = list(csv.reader(io.StringIO(is_clean(out))))
@@ -126,6 +139,46 @@ def test_text_is_tables_in_columns(fleet):
     for name in ("req/s", "p99", "busy", "rss", "lost"):        # right-aligned: every cell ends where its head ends
         end = head.index(name) + len(name)
         assert all(row[end:end + 2].strip() == "" and row[end - 1:end].strip() for row in rows), (name, out)
+
+
+def the_summary(fleet, now, wall):
+    """The summary as the collector makes it."""
+    return {**summary(fleet, now, wall, {}), "verdict": "", "findings": []}
+
+
+def test_text_has_what_agents_told_below_the_processes(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    text = is_clean(as_text(the_summary(*told())))
+    monkeypatch.undo()
+    time.tzset()
+    lines = text.splitlines()
+    assert lines[lines.index(next(line for line in lines if line.startswith("agents: "))):] == [
+        "agents: in 1 process, standard telemetry by those of 1; 3 datagrams lost, 0 errors of their own",
+        "an agent says: locals=maybe: wants on or off",
+        "event loops were held 4 times: 1.5 s in all, 750 ms the longest",
+        "",
+        " time  requests  active  thread        where long requests have their time           waits for                                     paths",
+        "5.0 s         1       1  works         report.py:42 report, called from wsgi.py:12   -                                             /report 1",
+        "4.0 s         1       1  works: sleep  stock.py:301 reserve, called from wsgi.py:12  -                                             /stock 1",
+        "2.5 s         1       0  works         pay.py:55 charge, called from wsgi.py:12      -                                             /pay 1",
+        "3.0 s         1       1  waits: rlock  cart.py:77 put, called from wsgi.py:12        stock.py:301 reserve, called from wsgi.py:12  /cart 1",
+        "",
+        "exceptions that left the applications: 8 at 2 places, most of them",
+        "count  last   type               at                                         path     group",
+        "    7  22:13  ValueError         orders.py:9 check, called from wsgi.py:12  /orders  shop",
+        "    1  22:13  shop.PaymentError  pay.py:55 charge, called from wsgi.py:12   /pay     shop",
+        "",
+        "operation  count  seconds     mean     p50      p95     p99     max  errors",
+        "db.query      40   409 ms  10.2 ms  2.3 ms  11.8 ms  243 ms  250 ms       2",
+        "cache.get   9000   8.1 ms   0.9 us  4.0 us   4.0 us  4.0 us  4.0 us       0"]
+
+
+def test_what_applications_name_at_length_is_cut_and_printable():
+    found = the_summary(*told())
+    for row in (*found["agent"]["pivots"], *found["agent"]["top_exceptions"]):
+        row["place"] = row["path"] = row["type"] = row["waits_for"] = "\x1b[2J" + "x" * 500
+    assert max(map(len, is_clean(as_text(found)).splitlines())) < 400
 
 
 def test_text_of_ordinary_processes_fits_100_columns(serve):

@@ -101,6 +101,12 @@ def test_wider_screens_need_fewer_lines():
     assert text(DAEMON, sources=SOURCES, width=None).splitlines() == wide
 
 
+@pytest.mark.parametrize("how, said", [("environ", "request idx GET /x"), ("agent", "request idx GET /x"), ("odd", "request idx GET /x (a guess: odd)")])
+def test_a_request_that_the_threads_own_environ_or_its_agent_tells_is_no_guess(how, said):
+    thread = a_thread(1, request=Request("idx", 1, "GET", "/x", how))
+    assert f"  {said}\n" in text(a_process(thread), width=200)
+
+
 @pytest.mark.parametrize("width", [44, 80, 200])
 def test_no_line_is_wider_than_the_screen(width):
     thread = a_thread(1, name="worker", values=((("x", "1" * 500),), ()),

@@ -365,7 +365,7 @@ def test_the_first_screen_appears_on_the_terminals_people_have(url, term):
         if "does not know such a terminal" in screen:
             pytest.skip(f"this machine has no description of {term}")
         lines = screen.split("\n")
-        assert re.search(r" \d\d:\d\d:\d\d$", lines[1]) and lines[2].startswith(" 1 overview  2 proc 3 work"), screen
+        assert re.search(r" \d\d:\d\d:\d\d$", lines[1]) and lines[2].startswith(" 1 overview  2 pro 3 wor"), screen
         terminal.keys("q")
         assert terminal.ended() == 0
 

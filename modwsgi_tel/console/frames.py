@@ -17,8 +17,10 @@ TIDS_MOST = 8                           # of the threads of a group that are nam
 FRESH_S = 4.0                           # stacks that are no older are those that were asked for
 SAID_MOST = 6                           # Lines of a sentence
 SHORT_GROUPS, SHORT_FRAMES = 5, 4       # of a process that has other things to show too
-WHYS = {"slow": "a request was slow", "silent": "it was silent", "asked": "asked for"}
-JOINS = {"environ": "known by the id in its environ", "mod_wsgi.thread_id": "known by the thread's number in its environ"}
+WHYS = {"slow": "a request was slow", "silent": "it was silent", "asked": "asked for", "agent": "asked for, as its agent tells"}
+JOINS = {"environ": "known by the id in its environ", "mod_wsgi.thread_id": "known by the thread's number in its environ",
+         "agent": "known by its agent"}
+KNOWN = ("environ", "agent")            # a request that is no guess
 NOT_HERE = "This collector takes no stacks."
 STATE = "/api/stacks?limit=0"            # what of all that is no stack: counters, and why none can be read
 _UNKNOWN_PATH = "no such path"          # how a collector from before there were stacks answers
@@ -92,7 +94,7 @@ def _path(frame, cols, glyphs):
     return mark + (end[slash:] if 0 <= slash < len(end) // 2 else end)
 
 
-def _place(frame, glyphs):
+def place_words(frame, glyphs):
     """`re/__init__.py:166 match`: the last two parts of the file's path, and the function."""
     last = frame._replace(file="/".join(frame.file.split("/")[-2:]))
     return f"{_path(last, 60, glyphs)} {clip(safe(frame.function, glyphs), 40, glyphs)}"
@@ -128,7 +130,7 @@ def _request_words(request, glyphs):
     told = [safe(word, glyphs) for word in (request.method, request.path) if word]
     if request.request_id:
         told.append(f"(log id {safe(request.request_id, glyphs)})")
-    if request.how != "environ":
+    if request.how not in KNOWN:
         told.append(f"({safe(request.how, glyphs) or 'how is not told'})")
     return " ".join(told) or UNKNOWN
 
@@ -162,12 +164,17 @@ _Row = namedtuple("_Row", "frame place cols")
 _Row.__doc__ = """A frame: its place from the innermost, cells of the column of functions."""
 
 
-def _rows(frames, cols):
-    """Rows of frames, innermost first; a recursion is folded."""
+def share_of(frames, cols):
+    """Cells of the column of functions, for rows of these frames."""
     room, known = max(2, cols - 4), frames[:200]
     names = max((len(frame.function) for frame in known), default=0)
     paths = max((len(frame.file) + len(str(frame.line)) + 1 for frame in known), default=0)
-    share = names if names + paths <= room or names <= room // 2 else max(room // 2, room - paths)
+    return names if names + paths <= room or names <= room // 2 else max(room // 2, room - paths)
+
+
+def rows_of(frames, cols, share=None):
+    """Rows of frames, innermost first; a recursion is folded.  share: as share_of, of more frames than these."""
+    share = share_of(frames, cols) if share is None else share
     out, interpreter = [], frames[0].interpreter if frames else 0
     for index, count, rounds in folded(frames):
         if index is None:
@@ -199,7 +206,7 @@ def sentence(text, cols, style, glyphs, indent=" "):
 
 def _stack(thread, cols, glyphs):
     """Rows of one ThreadStack, with what is wrong with it where it is."""
-    frames = _rows(thread.frames, cols)
+    frames = rows_of(thread.frames, cols)
     if is_whole(thread):
         return frames or [line(Span("   (no Python frames)", "dim"))]
     if thread.problem == MOVING:
@@ -273,14 +280,15 @@ def gil_words(threads, glyphs):
     owners = [thread for thread in threads if thread.owns_gil]
     if not owners:
         busy = [thread for thread in threads if thread.frames and not thread.idle]
-        return "nobody" + (f"; {_place(busy[0].frames[0], glyphs)}" if len(busy) == 1 else "")
-    told = _place(owners[0].frames[0], glyphs) if owners[0].frames else f"thread {_tid(owners[0])}, no Python frames"
+        return "nobody" + (f"; {place_words(busy[0].frames[0], glyphs)}" if len(busy) == 1 else "")
+    told = place_words(owners[0].frames[0], glyphs) if owners[0].frames else f"thread {_tid(owners[0])}, no Python frames"
     return told + (f" and {len(owners) - 1} more" if len(owners) > 1 else "")
 
 
 def taken_words(row, glyphs):
     """`taken 3.2 s ago: a request was slow`."""
-    why = WHYS.get(row.get("why")) if isinstance(row.get("why"), str) else None
+    kind, _, more = text_of(row.get("why")).partition(": ")
+    why = f"told by its agent: {clip(safe(more, glyphs), 40, glyphs)}" if kind == "agent" and more else WHYS.get(kind)
     return f"taken {seconds(row.get('age_s'), glyphs)} ago" + (f": {why}" if why else "")
 
 
@@ -359,7 +367,7 @@ def place_of_request(entry, glyphs):
     if not frames:
         return []
     age = f" {seconds(told.get('age_s'), glyphs)} ago"
-    return [line(" in ", Span(_place(frames[0], glyphs), "bold"), Span(age, "dim"))]
+    return [line(" in ", Span(place_words(frames[0], glyphs), "bold"), Span(age, "dim"))]
 
 
 def of_request(entry, view, cols, glyphs, active):

@@ -68,7 +68,7 @@ KEYS = (
     Key(("n", "w"), "", _window, "n", "the next window: " + ", ".join(WINDOWS)),
     Key(("z",), "", _reset, "z", "zero: count anew from now on"),
     *(key._replace(help=_WORDS.get(key.keys[0], key.help) if key.shown else "") for key in ALL_KEYS
-      if key.keys[0] in _SHARED and key.where in ("", "sorts", "filters", "live")),
+      if key.keys[0] in _SHARED and key.where in ("", "sorts", "filters", "searches", "live")),
 )
 PANE = Pane("hot", (), "hot", None, None, sorts=tuple(SORTS), filters=FILTERS)
 

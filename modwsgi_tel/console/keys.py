@@ -39,7 +39,7 @@ ended, where S leads to its last stacks; without it that is `process`."""
 
 Key = namedtuple("Key", "keys where action shown help")
 Key.__doc__ = """keys: names, a letter or a name as "pgup".  where: "" everywhere, or one of WHERE.  action(ui, context) -> Ui."""
-WHERE = ("rows", "sorts", "filters", "phases", "windows", "replay", "live", "stacks", "idle")
+WHERE = ("rows", "sorts", "filters", "searches", "phases", "windows", "replay", "live", "stacks", "idle")
 STACKS = "stacks"                       # the pane that shows those of the process which is opened in another one
 
 Context = namedtuple("Context", "pane panes count row page groups replay process subject", defaults=(None, None))
@@ -81,7 +81,7 @@ def press(ui, key, context, keys=None):
 
 def _applies(where, context):
     return {"": True, "rows": context.count > 0, "sorts": bool(context.pane.sorts), "filters": bool(context.pane.filters),
-            "phases": context.pane.phases, "windows": not context.pane.sorts, "replay": context.replay,
+            "searches": bool(context.pane.sorts or context.pane.filters), "phases": context.pane.phases, "windows": not context.pane.sorts, "replay": context.replay,
             "live": not context.replay, "stacks": context.process is not None and not context.replay,
             "idle": context.pane.name == STACKS}[where]
 
@@ -253,7 +253,7 @@ KEYS = (
     Key(("n",), "", _window(1), "n", "the next window, in tables too"),
     Key(("r",), "sorts", _reverse, "r", "reverse the order"),
     Key(("f",), "filters", _filter, "f", "filter by state"),
-    Key(("/",), "filters", _search, "/", "search; empty, or Esc, shows all again"),
+    Key(("/",), "searches", _search, "/", "search; empty, or Esc, shows all again"),
     Key(("G",), "", _group(1), "G", "the next process group, or all"),
     Key(("[",), "phases", _phase(-1), "[ ]", "the phase of the request before, behind"),
     Key(("]",), "phases", _phase(1), "", ""),

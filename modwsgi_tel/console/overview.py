@@ -8,6 +8,7 @@ from collections import namedtuple
 
 from modwsgi_tel.console.cells import Span, apart, clip, fit, line, line_width, pad, restyled, safe
 from modwsgi_tel.console.draw import Column, chart, spark, stacked, table
+from modwsgi_tel.console.inside import overview as told_inside
 from modwsgi_tel.console.keys import FAR, Pane
 from modwsgi_tel.console.paging import asked, shortened
 from modwsgi_tel.console.words import (LIVE, OVERLAPPING, PARTS, SEVERITIES, axis, busy_style, clock, errors_style, group_words,
@@ -52,7 +53,7 @@ GAUGES = (
 
 
 def paths(ui, size):
-    wanted = {"series": asked("/api/series", window=ui.window, group=ui.group)}
+    wanted = {"series": asked("/api/series", window=ui.window, group=ui.group), "inside": asked("/api/summary", parts="agent")}
     if ui.group is not None:
         # of a group on several hosts nothing else tells its percentiles
         wanted["latency"] = asked("/api/histogram", phase="request", window=ui.window, group=ui.group)
@@ -64,8 +65,9 @@ def body(view, ui, size):
     wall, rows = summary.get("time"), group_rows(summary, ui)
     now = numbers(view, ui, rows)
     findings = finding_blocks(summary, ui, size.cols, wall)
+    inside = told_inside((view.get("inside") or {}).get("agent"), ui.group, size.cols, ui.glyphs)
     phases, groups = phase_lines(now["phases"], ui, size.cols), sorted_groups(summary)
-    below = len(phases) + (len(groups) + 1 if groups else 0)
+    below = len(inside) + len(phases) + (len(groups) + 1 if groups else 0)
     room = max(size.rows - sum(map(len, findings)) - below, size.rows * 9 // 20)
     gauges = gauge_lines(view, ui, now, size, room)
     first = []
@@ -79,7 +81,7 @@ def body(view, ui, size):
             findings = finding_blocks(summary, ui, size.cols, wall, advised)
             if len(gauges) + sum(map(len, findings)) + below <= size.rows:
                 break
-    lines = [*sum(first, []), *gauges, *sum(findings, []), *phases]
+    lines = [*sum(first, []), *gauges, *sum(findings, []), *inside, *phases]
     if groups:
         start = max(0, min(ui.scroll, len(lines) + len(groups) + 1 - size.rows)) - len(lines) - 1
         lines += group_lines(groups, ui, size.cols, max(0, start), max(0, start + size.rows))

@@ -8,6 +8,7 @@ from modwsgi_tel.console.cells import Span, clip, fit, line, pad, safe, width
 from modwsgi_tel.console.draw import Column, columns_of, meter, spark, stacked, table
 from modwsgi_tel.console.paging import asked, scrolled
 from modwsgi_tel.console.frames import STATE, gil_line, short
+from modwsgi_tel.console.inside import of_process, problems
 from modwsgi_tel.console.words import (LIFE_STYLES, LIVE, OVERLAPPING, PARTS, WINDOW_WORDS, ago, busy_style, clock, counted,
                                        errors_style, event_time, event_words, figure, group_words, in_life, missing,
                                        request_words, seconds)
@@ -130,10 +131,11 @@ def opened(view, ui, inside):
     # another process may have had its pid
     requests = [each for each in requests if each.get("process") in (None, found.get("id"))]
     named = by_thread((each for each in requests if each.get("life") in ("active", "stale")), slots)
-    for section in (_head(found, now, glyphs), gil_line(found.get("stacks"), glyphs), _figures(found, ui, inside.cols),
+    for section in (_head(found, now, glyphs), gil_line(found.get("stacks"), glyphs),
+                    problems(found.get("agent"), inside.cols, glyphs), _figures(found, ui, inside.cols),
                     _threads(found, slots, named, inside.cols, glyphs),
                     _slow(requests, [id(each) for each in named.values()], now, inside.cols, glyphs),
-                    short(found.get("stacks"), view, inside.cols, glyphs), _phases(found, inside.cols, glyphs),
+                    short(found.get("stacks"), view, inside.cols, glyphs), of_process(found.get("agent"), inside.cols, glyphs), _phases(found, inside.cols, glyphs),
                     _history(view, ui, inside.cols), _interpreters(found, inside.cols, glyphs), _events(answer, now, glyphs),
                     _losses(found, glyphs)):
         lines += section

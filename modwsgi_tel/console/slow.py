@@ -1,9 +1,10 @@
 """Slow requests: a live table of those that run and those that ended, and all that is known of the one opened."""
-from modwsgi_tel.console.cells import Span, clip, fit, line, safe, width
+from modwsgi_tel.console.cells import Span, clip, line, safe, width
 from modwsgi_tel.console.draw import Column, Sorted, stacked, table
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, on_page, page_of, row_under, scrolled
-from modwsgi_tel.console.frames import STATE, of_request, place_of_request
+from modwsgi_tel.console.frames import STATE, drawn
+from modwsgi_tel.console.inside import annotations, of_slow, place_of
 from modwsgi_tel.console.words import (FIGURE_MOST, OVERLAPPING, PARTS, beginning, clock, counted, ends, figure,
                                        group_words, marked, missing, pieces, ratio, seconds, whole, wrapped)
 from modwsgi_tel.figures import UNKNOWN, duration, percent, size as amount
@@ -60,7 +61,7 @@ def _row(view, ui):
 
 def _body(view, ui, size):
     lines = _opened(view, ui, size) if ui.open is not None else _table(view, ui, size)
-    return [fit(each, size.cols, ui.glyphs) for each in lines[:size.rows]]
+    return [drawn(each, size.cols, ui.glyphs) for each in lines[:size.rows]]
 
 
 # --- the table ------------------------------------------------------------------------------
@@ -101,7 +102,8 @@ def _none(shown, ui):
         return [line(), line(" None of them is meant: / searches anew, f shows others, G other groups.")]
     return [line(), line(" None runs, and none has ended of late."),
             line(Span(" mod_wsgi sends them with WSGISlowRequests SECONDS in Apache's configuration;", "dim")),
-            line(Span(" with the prefork MPM it sends none.", "dim"))]
+            line(Span(" with the prefork MPM it sends none. Under any server an agent in the", "dim")),
+            line(Span(" application sends them: see man modwsgi-tel.", "dim"))]
 
 
 def _life(entry):
@@ -207,7 +209,7 @@ def _request(entry, view, ui, cols):
         return safe(str(entry.get(name) or UNKNOWN), glyphs)
 
     def section(title, *pairs):
-        return _section(title, pairs, cols)
+        return _section(title, _known(entry, pairs), cols)
 
     now = view.get("slow_one", view.get("slow", {})).get("time") or entry.get("received") or 0.0
     life = _life(entry)
@@ -216,14 +218,15 @@ def _request(entry, view, ui, cols):
     lines = [line(Span(f" {each}", "bold")) for each in pieces(f"{told('method')} {url}", cols - 1)]
     said = wrapped(_said(entry, life, glyphs), cols - 1, glyphs, SAID_MOST)
     lines += [line(Span(f" {each}", LIFE_STYLES.get(life, ""))) for each in said]
-    lines += place_of_request(entry, glyphs)
+    lines += place_of(entry, now, cols, glyphs)
     lines.append(line())
-    lines += _phases(entry, life, cols, glyphs)
-    lines.append(line())
+    phases = _phases(entry, life, cols, glyphs)
+    lines += [*phases, line()] if phases else []
     lines += section("Request", ("status", str(entry.get("status") or UNKNOWN)), ("protocol", told("protocol")),
                      ("peer", told("peer_ip")), ("agent", told("user_agent")))
     lines += section("Where", ("pid", told("pid")), ("process group", group_words(entry, glyphs)),
-                     ("thread", told("thread_id")), ("Apache child", told("server_pid")), ("log id", told("log_id")))
+                     ("thread", told("thread_id")), ("Apache child", told("server_pid")), ("log id", told("log_id")),
+                     *((("told by", "the agent inside"),) if entry.get("source") == "agent" else ()))
     heard = f"{clock(entry.get('first_received'), now)} to {clock(entry.get('received'), now)}"
     lines += section("When", ("started", clock(entry.get("start_stamp") or None, now)), ("heard of", heard),
                      ("ended", clock(entry.get("ended"), now)))
@@ -233,9 +236,13 @@ def _request(entry, view, ui, cols):
     lines += section("Bytes", ("input", _moved(entry, "input", "read", glyphs)),
                      ("output", _moved(entry, "output", "write", glyphs)))
     at_end = entry.get("active_at_completion") if life == "completed" else None
-    lines += section("In flight", ("at its start", whole(entry.get("active_at_start"), glyphs)),
-                     ("at its end", whole(at_end, glyphs)), ("", "in its process, itself included"))
-    return lines + of_request(entry, view, cols, glyphs, life in RUNNING)
+    if entry.get("source") != "agent" or entry.get("active_at_start") is not None:
+        lines += section("In flight", ("at its start", whole(entry.get("active_at_start"), glyphs)),
+                         ("at its end", whole(at_end, glyphs)), ("", "in its process, itself included"))
+    said = annotations(entry, glyphs)
+    if said:
+        lines += section("Annotated", *said)
+    return lines + of_slow(entry, view, now, cols, glyphs, life in RUNNING)
 
 
 def _said(entry, life, glyphs):
@@ -259,6 +266,8 @@ def _phases(entry, life, cols, glyphs):
              for name, _, _ in PARTS}
     known = {name: max(0.0, min(MOST_S, told or 0.0)) for name, told in times.items()}
     total = sum(known.values())
+    if not total and entry.get("source") == "agent":
+        return []                       # not even the application's time was told
     bar = stacked([(known[name], letter, style) for name, letter, style in PARTS], max(0, cols - 2))
     legend = [(f"{letter} {name}", seconds(times[name], glyphs) + _share(known[name], total))
               for name, letter, _ in PARTS]
@@ -268,8 +277,8 @@ def _phases(entry, life, cols, glyphs):
         gil += f", {figure(percent(share), glyphs)} of application"
     overlaps = [(words, gil if name == "gil_wait" else seconds(entry.get(f"{name}_time"), glyphs))
                 for name, words in OVERLAPPING]
-    return [line(" ", *bar), *_section("Time" if life == "completed" else "So far", legend, cols),
-            *_section("of which", overlaps, cols)]
+    return [line(" ", *bar), *_section("Time" if life == "completed" else "So far", _known(entry, legend), cols),
+            *_section("of which", _known(entry, overlaps), cols)]
 
 
 def _share(part, total):
@@ -284,10 +293,19 @@ def _moved(entry, way, call, glyphs):
 
 # --- facts in lines -------------------------------------------------------------------------
 
+def _known(entry, pairs):
+    """The (name, text) of a section; of a request that its agent alone tells of, those that are known: that is not much."""
+    if entry.get("source") != "agent":
+        return pairs
+    return [pair for pair in pairs if pair[1] != UNKNOWN and not pair[1].startswith(f"{UNKNOWN} in {UNKNOWN} ")]
+
+
 def _section(title, pairs, cols):
     """Lines of (name, printable text) behind a title, as many on a line as fit; what is longer goes on below."""
     indent = INDENT if cols >= NARROW else 2
     room = max(1, cols - indent)
+    if not pairs:
+        return []
     rows, used = [[]], 0
     for name, text in pairs:
         label = f"{name} " if name else ""

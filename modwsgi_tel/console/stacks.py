@@ -82,7 +82,7 @@ def _columns(chosen, cols, glyphs):
     return [Column("", "   pid", lambda seen: marked(figure(str(seen[0].get("pid") or UNKNOWN), glyphs), seen is chosen), width=6,
                    keep=9),
             Column("", "group", lambda seen: clip(group_words(seen[0], glyphs), 16, glyphs), right=False, width=5, keep=4),
-            Column("", "why", lambda seen: clip(safe(text_of(seen[0].get("why")) or UNKNOWN, glyphs), 8, glyphs), width=6, right=False,
+            Column("", "why", lambda seen: clip(safe(text_of(seen[0].get("why")).partition(":")[0] or UNKNOWN, glyphs), 8, glyphs), width=6, right=False,
                    keep=7),
             Column("", "age", lambda seen: seconds(seen[0].get("age_s"), glyphs), width=6, keep=8),
             Column("", "busy", number_of(lambda threads: len(busy_of(threads))), width=4, keep=6),

@@ -6,7 +6,7 @@ For any view and size: at most `rows` Lines, none wider than `cols` cells, no co
 `view` is plain data: {"summary": ..., and the answers to the pane's paths by their names,
 "source": {"name", "trouble", "age_s", "note", "replay", "no_stacks"}}.  What is not there yet is shown as such.
 """
-from modwsgi_tel.console import collector, gc, latency, lifecycle, overview, processes, slow, stacks, workers
+from modwsgi_tel.console import collector, exceptions, gc, latency, lifecycle, overview, pivots, processes, slow, stacks, workers
 from modwsgi_tel.console.cells import Size, Span, apart, fit, line, line_width, restyled, safe
 from modwsgi_tel.console.frames import refuses
 from modwsgi_tel.console.keys import KEYS, Context, table_of
@@ -15,10 +15,11 @@ from modwsgi_tel.console.words import SEVERITIES, clock
 from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
 
 PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE,
-         stacks.PANE)
+         stacks.PANE, pivots.PANE, exceptions.PANE)
 BY_NAME = {pane.name: pane for pane in PANES}
 SCROLL_MOST = 1 << 14                   # lines of what is opened
 HEAD_LINES = 3                          # verdict, totals, tabs
+TAB_LETTERS = (20, 4, 3, 2, 0)          # of a view that is not shown, as many as there is room for
 
 
 def pane_of(ui):
@@ -157,16 +158,26 @@ def totals_of(summary, ui):
 
 
 def tabs_line(view, ui, cols):
-    left = []
-    for pane in PANES:
-        here = pane.name == ui.view
-        short = pane.title if here or cols >= 100 else pane.title[:4]
-        left.append(Span(f" {pane.keys[-1]} {short} " if here else f" {pane.keys[-1]} {short}", "select" if here else "dim"))
     state = ["PAUSED"] if ui.paused else []
     state.append(ui.window)
     if ui.group is not None:
         state.append(safe(ui.group or "(embedded)", ui.glyphs)[:20])
-    return apart(tuple(left), line(Span(" ".join(state), "accent")), cols, ui.glyphs)
+    told = line(Span(" ".join(state), "accent"))
+    for letters in TAB_LETTERS:
+        left = _tabs(ui, letters)
+        if line_width(left) + 1 + line_width(told) <= cols:
+            break
+    return apart(left, told, cols, ui.glyphs)
+
+
+def _tabs(ui, letters):
+    """All tabs; of those that are not shown at most so many letters."""
+    left = []
+    for pane in PANES:
+        here = pane.name == ui.view
+        words = f" {pane.keys[-1]} {pane.title}" if here else f" {pane.keys[-1]} {pane.title[:letters]}"
+        left.append(Span(words + " " if here else words.rstrip(), "select" if here else "dim"))
+    return tuple(left)
 
 
 def bottom_line(view, ui, cols):
@@ -190,6 +201,8 @@ def bottom_line(view, ui, cols):
         shown = pane.filters[table.filter % len(pane.filters)][1]
         found = f" /{safe(table.search, ui.glyphs)}" if table.search else ""
         hints = [f"[{shown}{found}]", *hints]
+    elif pane.sorts and table.search and ui.open is None:
+        hints = [f"/{safe(table.search, ui.glyphs)}", *hints]
     source = view.get("source", {})
     note = safe(source.get("replay") or source.get("note") or "", ui.glyphs)
     return apart(line(Span("  ".join(hints), "dim")), line(Span(note, "accent")), cols, ui.glyphs)

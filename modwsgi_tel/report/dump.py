@@ -7,7 +7,7 @@ import stat
 import time
 
 from modwsgi_tel.errors import Nonsense, TelError, UsageError
-from modwsgi_tel.figures import duration, number, percent, size
+from modwsgi_tel.figures import counted, duration, fine, moment, number, percent, size
 from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.client import summary, where_of
@@ -15,6 +15,7 @@ from modwsgi_tel.report.text import table
 from modwsgi_tel.report.whole import write_whole
 
 _LISTEN_ONLY = ("count", "duration", "socket_mode", "socket_group")
+_TEXT_MOST = 80                         # letters of a place, a path, a type
 _EXAMPLE = "dump-%Y%m%d-%H%M%S.json"
 
 
@@ -90,10 +91,12 @@ def as_json(found):
 
 
 def as_jsonl(found):
-    """One object a line: the totals, each group, each process; `type` and `time` say which and when."""
+    """One object a line: the totals, each group, what agents told, each process; `type` and `time` say which and when."""
     head = {"time": found["time"]}
     rows = [{"type": "totals", **head, **found["totals"], "collector": found["collector"]}]
     rows += [{"type": "group", **head, **row} for row in found["groups"]]
+    if _agents_told(found):
+        rows.append({"type": "agent", **head, **found["agent"]})
     rows += [{"type": "process", **head, **row} for row in found["processes"]]
     return "".join(printable_json(row) + "\n" for row in rows)
 
@@ -173,7 +176,62 @@ def as_text(found):
     lines += table([head for head, _, _ in _COLUMNS],
                    [[shown(value(row)) for _, value, shown in _COLUMNS] for row in found["processes"]],
                    [head for head, _, _ in _COLUMNS if head not in _LEFT])
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _agents(found)) + "\n"
+
+
+# --- what agents told ---------------------------------------------------------------------
+
+def _agents_told(found):
+    """Whether an agent has told anything."""
+    told = found.get("agent") or {}
+    return any(told.get(name) for name in ("processes", "exceptions", "pivots", "timers", "problems"))
+
+
+def _agents(found):
+    """Lines of what the agents in the applications told, since the collector runs."""
+    if not _agents_told(found):
+        return []
+    told = found["agent"]
+    lines = ["", f"agents: in {counted(told['processes'], 'process', 'processes')}, standard telemetry by those of {told['emitting']}; "
+                 f"{told['lost']} datagrams lost, {told['errors']} errors of their own"]
+    lines += [f"an agent says: {printable(problem)}" for problem in told["problems"]]
+    late = told["lateness"]
+    if late["count"]:
+        lines.append(f"event loops were held {counted(late['count'], 'time')}: {duration(late['seconds'])} in all, "
+                     f"{duration(late['max'])} the longest")
+    if told["pivots"]:
+        heads = ["time", "requests", "active", "thread", "where long requests have their time", "waits for", "paths"]
+        rows = [[duration(row["seconds"]), row["requests"], row["active"], _role(row), _short(row["place"]), _waits_for(row), _paths(row)]
+                for row in told["pivots"]]
+        lines += ["", *table(heads, rows, heads[:3])]
+    if told["exceptions"]:
+        rows = [[row["count"], moment(row["last"], found["time"]), _short(row["type"]), _short(row["place"]), _short(row["path"] or "-"),
+                 row["process_group"] or "(embedded)"] for row in told["top_exceptions"]]
+        lines += ["", f"exceptions that left the applications: {told['exceptions']} at {counted(told['exception_places'], 'place')}, most of them",
+                  *table(["count", "last", "type", "at", "path", "group"], rows, ["count"])]
+    if told["timers"]:
+        names = ("seconds", "mean", "p50", "p95", "p99", "max")
+        rows = [[row["name"], row["count"], *(fine(row[name]) for name in names), row["errors"]] for row in told["timers"]]
+        lines += ["", *table(["operation", "count", *names, "errors"], rows, ["count", *names, "errors"])]
+    return lines
+
+
+def _short(text):
+    """A text of an application, so short that a table stays one."""
+    return text if len(text) <= _TEXT_MOST else text[:_TEXT_MOST - 3] + "..."
+
+
+def _role(row):
+    return f"{row['role']}: {row['waits']}" if row["waits"] else row["role"]
+
+
+def _waits_for(row):
+    return _short(row["waits_for"] or (row["how_known"] if row["role"] == "waits" else "-"))
+
+
+def _paths(row):
+    told = [f"{_short(path)} {count}" for path, count in sorted(row["paths"].items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join(told + ([f"and {row['paths_other']} elsewhere"] if row["paths_other"] else [])) or "-"
 
 
 FORMATS = {"text": as_text, "json": as_json, "jsonl": as_jsonl, "csv": as_csv}

@@ -17,6 +17,7 @@ NAME_MOST, FILE_MOST, TEXT_MOST = 120, 400, 200     # letters
 BOOTSTRAP = ("_bootstrap", "_bootstrap_inner", "run")    # of threading.py: how every Thread begins
 BUSY = 0.2                              # CPU seconds a second, above which a thread that stays at a place works there
 CUT = "..."
+KNOWN = ("environ", "agent")            # a request that is no guess
 
 _STATES = {RUNNING: "running", WAITING: "waiting", DISK: "waiting for a disk", STOPPED: "stopped", GONE: "has ended",
            UNKNOWN: "state not known"}
@@ -112,7 +113,7 @@ def _request(request):
         return ""
     words = ["request", *(_shown(word, TEXT_MOST) for word in (request.request_id or "(id not known)", request.method,
                                                                request.path) if word)]
-    return " ".join(words) if request.how == "environ" else f"{' '.join(words)} (a guess: {_shown(request.how, TEXT_MOST)})"
+    return " ".join(words) if request.how in KNOWN else f"{' '.join(words)} (a guess: {_shown(request.how, TEXT_MOST)})"
 
 
 def _facts(thread):
@@ -283,7 +284,7 @@ def _head(stacks, width, requests=False, looks=""):
 def _gil(stacks):
     owners = [thread for thread in stacks.threads if thread.owns_gil]
     if not owners:
-        return "GIL: nobody holds it"
+        return "" if stacks.threads and all(thread.owns_gil is None for thread in stacks.threads) else "GIL: nobody holds it"
     several = len(owners) > 1
     return "GIL: " + ", ".join(f"thread {_named(each)}" + (f" in interpreter {each.interpreter}" if several else "")
                                for each in owners)
