@@ -5,6 +5,7 @@ A name on PATH counts only when it runs: version managers leave stubs there that
 
 import functools
 import glob
+import importlib
 import os
 import shutil
 import subprocess
@@ -82,3 +83,18 @@ def for_user(uid):
                 continue
             return path
     pytest.skip("no Python here that uid %d may start" % uid)
+
+
+def installed(name):
+    """A module that Debian has as a package, for its own Python; that of an environment made of it does not see it by itself.
+
+    Skips the test where it is missing.
+    """
+    import pytest                       # a benchmark that looks for Pythons has none
+    folder = "/usr/lib/python3/dist-packages"
+    if sys.base_prefix == "/usr" and folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        pytest.skip("no %s for this Python (apt-get install python3-%s)" % (name, name.partition(".")[0]))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import interpreters
 from modwsgi_tel.agent import lateness as module
 from modwsgi_tel.agent.lateness import LOOPS_MOST, UNSEEN, Lateness
 from modwsgi_tel.wire.codec import decode, encode
@@ -418,7 +419,7 @@ def test_asyncio_is_not_loaded_by_the_agent():
 # --- tornado ----------------------------------------------------------------------------------
 
 def test_tornado_runs_on_asyncios_loop_and_is_watched_as_such(monitor):
-    ioloop = pytest.importorskip("tornado.ioloop", reason="tornado is not installed for this Python")
+    ioloop = interpreters.installed("tornado.ioloop")
     asyncio.set_event_loop(asyncio.new_event_loop())
     loop = ioloop.IOLoop.current()
     def tornado_callback():

@@ -15,6 +15,7 @@ from wsgiref.validate import validator
 
 import pytest
 
+import interpreters
 from modwsgi_tel.agent.middleware import Middleware
 
 HEADERS = [("Content-Type", "text/plain")]
@@ -468,7 +469,7 @@ def test_a_real_server_sends_the_same_bytes(application):
 
 
 def test_waitress_sends_the_same_bytes():
-    waitress = pytest.importorskip("waitress")
+    waitress = interpreters.installed("waitress")
 
     def through(application):
         server = waitress.create_server(application, host="127.0.0.1", port=0, threads=1)
