@@ -1,13 +1,17 @@
 """The agent's own rooms, one by one: settings, sender, locations, requests, long requests, the monitor, the log."""
 import os
+import shutil
 import socket
 import stat
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import pytest
 
+import interpreters
 import running
 from modwsgi_tel.agent import frames, journal, long, monitor, requests, sender, settings
 from modwsgi_tel.agent.locations import MOST, Locations
@@ -359,7 +363,7 @@ def test_a_request_over_the_threshold_has_its_stack_taken_then_again_and_ends_wi
         assert "stack_pivot" not in second and second["stack_shared"] == len(stack["stack_pivot"]) and second["stack_cpu"] == 0.0
     finally:
         worker.end()
-    assert site.long.due() == 0.0
+    assert abs(site.long.due() - (began + 3.0 + long.PAUSE_S)) < 1e-6
     site.long.run(time.monotonic())
     (kind, closing), = site.read()
     assert kind == LONG_REQUEST and shown(closing, "slow_record_state", "request_stacks") == [1, 2]
@@ -437,6 +441,32 @@ def test_a_request_that_was_never_seen_running_has_its_closing_record(collector)
     (kind, told), = site.read()
     assert kind == LONG_REQUEST and shown(told, "slow_record_state", "slow_path_info", "request_stacks") == [1, "/regex", 0]
     assert [each.path for each in site.requests.at(time.time() - 2.0).values()] == ["/regex"]
+
+
+def test_many_long_requests_are_told_of_a_few_at_a_time_and_none_is_always_the_last(collector):
+    """The collector's queue holds ten datagrams."""
+    site = Site(collector)
+    workers = [Worker(site) for _ in range(3 * long.TURN_MOST)]
+    now, told, stacks = workers[-1].request.began + 2.0, [], []
+    try:
+        for turn in range(6):
+            assert site.long.due() <= now
+            site.long.run(now)
+            found = site.read()
+            assert len(found) <= 2 * long.TURN_MOST
+            told.append({fields["slow_log_id"] for kind, fields in found if kind == REQUEST_STACK})
+            assert site.long.due() >= now + long.PAUSE_S
+            now = max(now + long.PAUSE_S, site.long.due())
+    finally:
+        for each in workers:
+            each.end()
+    everyone = {each.request.log_id for each in workers}
+    assert [len(each) for each in told] == [long.TURN_MOST] * 6
+    assert told[0] | told[1] | told[2] == told[3] | told[4] | told[5] == everyone
+    for turn in range(3):
+        site.long.run(now)
+        stacks += [fields["slow_log_id"] for kind, fields in site.read() if kind == LONG_REQUEST and fields["slow_record_state"]]
+    assert set(stacks) == everyone and len(stacks) == len(workers) and site.long.due() is None
 
 
 def test_a_short_request_is_nothing_to_the_monitor(collector):
@@ -582,3 +612,19 @@ def test_a_part_that_fails_does_not_stop_the_others(watching):
     found.wake()
     running.wait_until(lambda: part.ran, 10, "the part ran")
     assert found.seen and all(isinstance(error, ValueError) for error in found.seen)
+
+
+# --- all of it, on each Python ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("version", interpreters.SUPPORTED + ("3.15",))
+def test_all_of_the_agent_works_on_each_python(version):
+    """requests, exceptions, dumps, questions, tracing, a fork, an event loop, the end: as the program says that it tries."""
+    command, root = interpreters.to_read(version)
+    with tempfile.TemporaryDirectory(dir=os.path.join(root, "tmp")) as folder:
+        shutil.copytree(os.path.join(running.ROOT, "modwsgi_tel"), os.path.join(folder, "modwsgi_tel"),
+                        ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(os.path.join(running.ROOT, "tests", "exercised_agent.py"), folder)
+        inside = "/" + os.path.relpath(folder, root)
+        done = subprocess.run([*command, "-W", "ignore", inside + "/exercised_agent.py", inside], timeout=60, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=running.clean_environment())
+    assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "late:")
