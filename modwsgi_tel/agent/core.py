@@ -37,12 +37,13 @@ from modwsgi_tel.agent.watchdog import Watchdog
 from modwsgi_tel.masking import pattern
 from modwsgi_tel.wire.fields import AGENT_NUMBER, AGENT_STATE
 
-LOOK_S = 1.0
+LOOK_S = 1.0                            # between two looks with a request; not more than the threshold
 MIDDLEWARES_MOST = 100
 STATE_S = 10.0                          # between two records of the agent's own state, while it is awake anyway
 SECRET_PATH = "/modwsgi-tel-stacks/"
 ERROR_LENGTH = 200
-DRAIN_TURN_S = 0.005
+DRAIN_TURN_S, DRAIN_QUIET_S = 0.005, 0.03
+FINISH_S = 0.25                         # the last words wait for the collector no longer
 
 
 class Agent:
@@ -52,6 +53,7 @@ class Agent:
         self.settings = settings
         self.errors, self.error = 0, ""
         self.threshold = settings.threshold
+        self.look_s = min(LOOK_S, settings.threshold)
         self.secret = settings.secret   # for the middleware: whether to ask secret_dump
         self.timers = self.scripts = None
         self.running = False            # whether the monitor runs in this very process
@@ -162,21 +164,33 @@ class Agent:
         self.ended = True
         try:
             self._stopping = reason or ""
-            if self.emitter is not None and self.requests.active and drain_s > 0:
+            if self.emitter is not None and drain_s > 0:
                 self.monitor.wake()
-                until = time.monotonic() + drain_s
-                while self.requests.active and time.monotonic() < until:
-                    time.sleep(DRAIN_TURN_S)
+                self._drain(drain_s)
             self.running = False
             self.monitor.stop()
+            self.sender.finish(FINISH_S)
             self._tell_stopping()
             if self.emitter is not None:
                 self.emitter.stopped()
             for part in (self.watchdog, self.control, self.pauses, self.lateness, self.memory, self.monitor, self.sender):
                 if part is not None:
                     part.close()
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                os.close(lock)
         except Exception as error:
             self.failed_self(error)
+
+    def _drain(self, seconds):
+        """Wait until the requests that run are over, those too that a thread of the server had accepted by now."""
+        now = time.monotonic()
+        until, quiet = now + seconds, now + DRAIN_QUIET_S
+        while now < until and (self.requests.active or now < quiet):
+            if self.requests.active:
+                quiet = now + DRAIN_QUIET_S
+            time.sleep(DRAIN_TURN_S)
+            now = time.monotonic()
 
     def _tell_stopping(self):
         """Once, that the process is going to stop."""
@@ -250,7 +264,7 @@ class Agent:
     def look(self, now):
         """What is looked at with a request, at most once a second; the monitor does not sleep for good before that second is over."""
         try:
-            self.look_at = now + LOOK_S
+            self.look_at = now + self.look_s
             if self.watchdog is not None:
                 self.watchdog.arm(now)
             if self.scripts is not None:

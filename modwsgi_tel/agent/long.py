@@ -15,6 +15,7 @@ from modwsgi_tel.wire.fields import LONG_REQUEST, REQUEST_STACK
 GROWTH, INTERVAL_MOST_S = 1.25, 60.0    # each pause between two stacks of a request is longer than the last
 TOLD_AGAIN_S = 3.0                      # a request that goes on is told of so often, or it would look forgotten
 ENDED_MOST = 1000                       # closing records that wait to be sent
+TURN_MOST, PAUSE_S = 4, 0.005           # requests told of in a turn; between two turns: the collector's queue holds ten datagrams
 VALUES_MOST = 3000                      # bytes
 ANNOTATIONS_BYTES = 1000
 TEXT_BYTES = 511                        # of any other text, as mod_wsgi cuts a path
@@ -43,6 +44,7 @@ class Long:
         self._settings, self._tools, self._journal = settings, tools, journal
         self._ended = deque(maxlen=ENDED_MOST)
         self._watched = 0
+        self._again = float("-inf")     # when more may be sent
         self.ignored = self.unwatched = self.ended_lost = 0
 
     # --- in the request's thread --------------------------------------------------------------
@@ -61,9 +63,7 @@ class Long:
 
     def due(self):
         """When there is something to do, or None."""
-        if self._ended:
-            return 0.0
-        first, threshold = None, self._settings.threshold
+        first, threshold = 0.0 if self._ended else None, self._settings.threshold
         for request in list(self._requests.active.values()):
             watch = request.watch
             when = (request.began + threshold if watch is None else
@@ -72,11 +72,11 @@ class Long:
                 first = when
             if watch is None:
                 break                   # those behind it began later
-        return first
+        return None if first is None else max(first, self._again)
 
     def run(self, now):
-        while self._ended:
-            request = self._ended.popleft()
+        self._again = now + PAUSE_S
+        for request in [self._ended.popleft() for _ in range(min(TURN_MOST, len(self._ended)))]:
             self._requests.was_long(request)
             self._close(request)
         ready, threshold = [], self._settings.threshold
@@ -88,8 +88,9 @@ class Long:
             if not request.watch.ignored and (request.watch.due <= now or request.watch.told + TOLD_AGAIN_S <= now):
                 ready.append(request)
         if ready:
+            ready.sort(key=lambda request: min(request.watch.due, request.watch.told + TOLD_AGAIN_S))   # nobody is always the last
             frames, tids = sys._current_frames(), self._tools.tids()
-            for request in ready:
+            for request in ready[:TURN_MOST]:
                 frame, watch = frames.get(request.ident), request.watch
                 if watch.due <= now and frame is not None:
                     self._take(request, frame, tids, now)

@@ -6,12 +6,15 @@ connection: `generation` counts these, and whoever has told something once tells
 import _socket as socket                # as it is without gevent, whose sockets wait
 import errno
 import os
+import select
 import time
 
+from modwsgi_tel.agent.monitor import originals
 from modwsgi_tel.wire.codec import encode
 from modwsgi_tel.wire.fields import AGENT_FLAG, MAX_DATAGRAM
 
 AGAIN_S = 1.0                           # between two tries to connect
+TRIES = 20                              # to send one of the last words
 PREFIX = "unix:"
 
 
@@ -27,7 +30,7 @@ class Sender:
         self._pid = os.getpid()
         self._seq = 1
         self._socket = None
-        self._again = float("-inf")
+        self._again = self._patient = float("-inf")
 
     def connect(self):
         """Whether there is a connection; tries for one at most once a second."""
@@ -66,18 +69,34 @@ class Sender:
             self.problem = f"a datagram of {len(datagram)} bytes"
             return False
         held = self._socket
-        try:
-            held.send(datagram)
-        except OSError as error:
-            self.lost += loses
-            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                self._seq = seq + 1     # as mod_wsgi's own go on while the socket is away; else it was never sent
-                self.problem = f"{self.path}: {error.strerror}"
-                self.close()            # the next one tries anew
+        for _ in range(TRIES):
+            try:
+                held.send(datagram)
+                self._seq = seq + 1
+                self.sent += 1
+                return True
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                    self._seq = seq + 1     # as mod_wsgi's own go on while the socket is away; else it was never sent
+                    self.problem = f"{self.path}: {error.strerror}"
+                    self.close()            # the next one tries anew
+                    break
+            if not self._has_room(held):
+                break
+        self.lost += loses
+        return False
+
+    def finish(self, seconds):
+        """The last words come: for so long, in all, these wait where the collector's queue is full."""
+        self._patient = time.monotonic() + seconds
+
+    def _has_room(self, held):
+        left_s = self._patient - time.monotonic()
+        if left_s <= 0:
             return False
-        self._seq = seq + 1
-        self.sent += 1
-        return True
+        room = originals()[2]()
+        room.register(held.fileno(), select.POLLOUT)
+        return bool(room.poll(int(left_s * 1000) + 1))
 
     def close(self):
         held, self._socket = self._socket, None

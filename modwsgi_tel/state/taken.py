@@ -186,15 +186,15 @@ class Taken:
     def told(self, process, why, stacks, now, wall):
         """Keep a model.Stacks that an agent sent by itself; which requests it serves, that tells on its own.
 
-        What the agents in other interpreters of the process tell at the same time is added to it.
+        To it is added what the agents in other interpreters of the process told at the same time.
         """
         held = self._takes.get(process.id)
         if held is not None and held.why == why and now - held.now <= TOGETHER_S:
             before = stacks_of_table(unpacked(held.packed))
-            if not set(before.interpreters) & set(stacks.interpreters):
-                problems = [each.problem for each in (before, stacks) if each.problem]
-                stacks = before._replace(interpreters=tuple(sorted((*before.interpreters, *stacks.interpreters))),
-                                         threads=before.threads + stacks.threads, problem="; ".join(problems) or None)
+            others = tuple(thread for thread in before.threads if thread.interpreter not in stacks.interpreters)
+            problems = dict.fromkeys(each.problem for each in (before, stacks) if each.problem)
+            stacks = stacks._replace(interpreters=tuple(sorted({*before.interpreters, *stacks.interpreters})),
+                                     threads=others + stacks.threads, problem="; ".join(problems) or None)
         self._put(Take(process.id, now, wall, why, packed(table_json(stacks)), holder(stacks.threads)))
 
     def _put(self, take):
