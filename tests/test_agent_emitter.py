@@ -431,7 +431,7 @@ def test_a_further_agent_adds_its_requests_and_replaces_no_tick():
     fleet = a_fleet()
     first = Application(fleet=fleet, identity={**IDENTITY, "threads_maximum": 4})
     # its datagrams come as the second source of the process; its own numbers and stamps are beside the matter here
-    further = Application(number=9, fleet=a_fleet(), identity=IDENTITY)
+    further = Application(number=9, fleet=a_fleet(), identity={**IDENTITY, "threads_maximum": 4})
     first.served(0.0, 0.4, environ=mod_wsgi_environ(0.0))
     for place in range(3):
         further.served(0.1 * place, 0.1, 404, environ=mod_wsgi_environ(0.1 * place))
@@ -443,14 +443,15 @@ def test_a_further_agent_adds_its_requests_and_replaces_no_tick():
     fold(fleet, worker.datagram(REQUEST_METRICS, values), now=101.2)
     process, view = first.process, first.view()
     assert [kind for kind, _ in further.sent] == [REQUEST_METRICS]
-    assert not set(tick) & {"sample_period", "request_throughput", "capacity_utilization", "cpu_utilization", "memory_rss",
-                            "request_threads_maximum", "request_threads_busy_time"}
+    assert not set(tick) & {"sample_period", "request_throughput", "cpu_utilization", "memory_rss", "request_threads_maximum",
+                            "request_threads_busy_time"}
     assert process.tick[1].fields(process.tick[2]) == told and process.windows.open.ended == 101.0
     assert (view["counters"]["requests"], view["counters"]["status_4xx"]) == (4, 3)
     before, after = alone["windows"]["1m"], view["windows"]["1m"]
     assert (after["requests"], after["ticks"], after["seconds"]) == (4, 1, before["seconds"])
     assert after["phases"]["request"]["mean"] == close((0.46 + 3 * 0.16) / 4)
-    assert (after["capacity"], after["throughput"], view["rss"]) == (before["capacity"], close(4.0), alone["rss"])
+    assert (before["capacity"], after["capacity"]) == (close(0.4 / 4), close((0.4 + 0.3) / 4))
+    assert (after["throughput"], view["rss"]) == (close(4.0), alone["rss"])
     assert view["life"] == "running"
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from _operator import _compare_digest      # what hmac has, without 3.6 MiB of OpenSSL
 from _thread import get_ident
+from collections import deque
 
 from modwsgi_tel import __version__
 from modwsgi_tel.agent import server, threads, values, waits
@@ -38,6 +39,7 @@ from modwsgi_tel.masking import pattern
 from modwsgi_tel.wire.fields import AGENT_NUMBER, AGENT_STATE
 
 LOOK_S = 1.0                            # between two looks with a request; not more than the threshold
+EARLY_MOST = 1000
 MIDDLEWARES_MOST = 100
 STATE_S = 10.0                          # between two records of the agent's own state, while it is awake anyway
 SECRET_PATH = "/modwsgi-tel-stacks/"
@@ -71,6 +73,7 @@ class Agent:
         """What belongs to one process."""
         self.monitor = self.emitter = self.exceptions = self.watchdog = self.control = self.pauses = None
         self.long = self.sender = self.lateness = self.memory = None
+        self._early = deque(maxlen=EARLY_MOST)      # requests that ended while the agent began
         self._lock = self._stopping = None
         self.look_at = 0.0              # from then on a request calls `look`
 
@@ -137,6 +140,8 @@ class Agent:
             self.journal.text(problem, ())
         if self.emitter is not None:
             self.emitter.started()
+            while self._early:
+                self.emitter.finished(self._early.popleft())
         self.monitor.start()
         self.running = True
 
@@ -299,6 +304,8 @@ class Agent:
             return
         if self.emitter is not None:
             self.emitter.finished(request)
+        elif self._starting.locked():   # by the first request, in another thread
+            self._early.append(request)
         if self.long is not None and (request.watch is not None or request.ended - request.began >= self.threshold):
             if self.long.ended(request):
                 self.monitor.wake()

@@ -389,6 +389,8 @@ class Emitter:
                     ("capacity_utilization", sums.busy_s / (maximum * period_s) if maximum else None)]
             user, system = (max(0.0, after - before) / period_s for before, after in zip(sums.cpu, cpu))
             out += [("cpu_user_utilization", user), ("cpu_system_utilization", system), ("cpu_utilization", user + system)]
+        elif maximum and not first:     # of the process's threads, in an interval: its period is told by the first agent alone
+            out += [("capacity_utilization", sums.busy_s / (maximum * settings.telemetry_interval))]
         if first:
             out += [("memory_rss", own.rss_bytes()), ("memory_max_rss", own.max_rss_bytes()),
                     ("request_threads_maximum", maximum), ("request_threads_started", self._places.threads),

@@ -2,7 +2,7 @@
 import os
 import sys
 
-UNSEEN_GREENLETS = "greenlets that do not run at the moment are not seen ({} has replaced threads)"
+UNSEEN_GREENLETS = "requests are timed and counted, but which greenlet serves which is not seen, so no stacks ({} has replaced threads)"
 # Where a worker of gunicorn says how many threads it has: a greenlet of others is none.
 _GUNICORNS = "/gunicorn/workers/sync.py", "/gunicorn/workers/gthread.py"
 

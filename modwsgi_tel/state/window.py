@@ -32,6 +32,7 @@ GC_SECONDS, SLOW_COMPLETED, GC_DROPPED = GC_PAUSES + 1, GC_PAUSES + 2, GC_PAUSES
 TICK_FIELDS = Wanted((10, 20, 22, 30, 31, *(PHASE_FIELDS[phase][0] for phase in PHASES), 100, 101, 102, 103,
                120, 121, 122, 123, 124, *(PHASE_FIELDS[phase][2] for phase in PHASES)))
 PERIOD_ID = 10                          # sample_period: a record without it is of a further agent of its process, and no tick
+_INTERVAL = Wanted((11, PERIOD_ID))     # telemetry_interval: what the capacity of such a record is a share of
 PLAUSIBLE = 2.0 ** 50                   # one tick's numbers, added up: beyond it is nonsense, not load
 
 SHORT, LONG = SLOTS_IN_MINUTE + 1, 11   # entries of a group: 5-second ones, and older ones by the minute
@@ -188,9 +189,10 @@ class Slot:
         if not 0 <= sum(values) < PLAUSIBLE or number is None and min(values) < 0:
             return False
         sums = self.sums
-        sums[0] += PERIOD_ID in shape.ids
+        whole = PERIOD_ID in shape.ids
+        sums[0] += whole
         sums[1] += period
-        sums[3] += capacity * period
+        sums[3] += capacity * (period if whole else min(shape.read(_INTERVAL, datagram)[0], PERIOD_MAX))
         sums[4] += cpu_user * period
         sums[5] += cpu_system * period
         if requests:
