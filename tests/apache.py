@@ -102,6 +102,8 @@ class Server:
 
     command = ()                    # what runs Apache in the foreground
     ready = "/"                     # a path that is answered with 200 as soon as the server runs
+    variables = {}                  # of its environment, besides environment()
+    titled = b"(wsgi:"              # how the titles of the processes begin that run the application
 
     def __init__(self, app, processes):
         self._cleanup = contextlib.ExitStack()
@@ -127,7 +129,7 @@ class Server:
     def start(self):
         self._log = self._cleanup.enter_context(tempfile.TemporaryFile())
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                                        env=environment(), cwd="/", umask=0o022)
+                                        env=dict(environment(), **self.variables), cwd="/", umask=0o022)
         self._cleanup.callback(self._end, self.process)
         running.wait_until(self._answers, 20, lambda: "Apache did not start: " + self.log())
         running.wait_until(lambda: len(self.daemons()) == self.processes, 20, lambda: "no daemons: " + self.log())
@@ -140,31 +142,35 @@ class Server:
         except ConnectionRefusedError:
             return False
 
-    def log(self):
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8", "replace")[-3000:]
+    def log(self, most=3000):
+        return os.pread(self._log.fileno(), 8 << 20, 0).decode("utf-8", "replace")[-most:]
 
     def get(self, path, timeout=30.0):
         """The status of one request, each on a connection of its own; raises what http.client raises."""
+        return self.fetch(path, timeout)[0]
+
+    def fetch(self, path, timeout=30.0):
+        """As get: (status, body)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            answer.read()
+            body = answer.read()
         finally:
             connection.close()
         with self._lock:
             self.made[answer.status] += 1
-        return answer.status
+        return answer.status, body
 
     def daemons(self):
-        """The pids of the processes that run the application: children of httpd whose title begins with (wsgi:"""
+        """The pids of the processes that run the application: children of httpd with such a title."""
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 with open("/proc/%s/stat" % name, "rb") as file:
                     parent = int(file.read().rpartition(b")")[2].split()[1])
                 with open("/proc/%s/cmdline" % name, "rb") as file:
-                    if parent == self.process.pid and file.read().startswith(b"(wsgi:"):
+                    if parent == self.process.pid and file.read().startswith(self.titled):
                         found.append(int(name))
         return sorted(found)
 
@@ -225,14 +231,24 @@ LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 {modules}
 WSGISocketPrefix {folder}/wsgi
-WSGIRestrictEmbedded On
-WSGIDaemonProcess {group} processes={processes} threads={threads} display-name=%{{GROUP}}
+{where}
 <Directory {folder}>
 Require all granted
 </Directory>
 {sites}
 {more}
 """
+
+
+DAEMONS = """WSGIRestrictEmbedded On
+WSGIDaemonProcess {group} processes={processes} threads={threads} display-name=%{{GROUP}} {options}"""
+EMBEDDED = """StartServers {processes}
+ServerLimit {processes}
+ThreadsPerChild {threads}
+ThreadLimit {threads}
+MaxRequestWorkers {most}
+MinSpareThreads 1
+MaxSpareThreads {most}"""
 
 
 class Sites(Server):
@@ -243,24 +259,40 @@ class Sites(Server):
 
     more: lines for the configuration; {folder} in them is the server's own.
     socket: where to tell telemetry, if anywhere.  At the end its processes are killed: a stuck one does not stop by itself.
+    app: another file instead; head: text before it.  files: {name: text} beside it.  variables: of Apache's environment.
+    options: of WSGIDaemonProcess.  sites: {name: application group}.  embedded: within Apache's children.  module: instead of program, the path of a mod_wsgi.so.
     """
 
     ready = "/main/ok"
 
-    def __init__(self, program, more="", group="stuck", processes=1, threads=8, socket=None, interval=0.5, slow=0.5):
-        super().__init__(STUCK, processes)
-        self.url = {site: "http://127.0.0.1:%d/%s" % (self.port, site) for site in SITES}
-        told = subprocess.run([program, "module-config"], stdout=subprocess.PIPE, check=True, timeout=30, env=environment(),
-                              universal_newlines=True)
+    def __init__(self, program, more="", group="stuck", processes=1, threads=8, socket=None, interval=0.5, slow=0.5, app=STUCK, head="",
+                 files=None, variables=None, options="", embedded=False, module=None, sites=SITES):
+        super().__init__(app, processes)
+        self.variables = variables or {}
+        if embedded:
+            self.titled = b""
+        if head:
+            with open(self.app) as source:
+                text = source.read()
+            with open(self.app, "w") as script:
+                script.write(head + text)
+        for name, text in (files or {}).items():
+            with open(os.path.join(self.folder, name), "w") as file:
+                file.write(text)
+            os.chmod(os.path.join(self.folder, name), 0o644)
+        self.url = {site: "http://127.0.0.1:%d/%s" % (self.port, site) for site in sites}
+        modules = "LoadModule wsgi_module %s" % module if module else subprocess.run(
+            [program, "module-config"], stdout=subprocess.PIPE, check=True, timeout=30, env=environment(), universal_newlines=True).stdout
         if socket is not None:
             more += ("\nWSGITelemetryService unix:%s interval=%s\nWSGISlowRequests %s\nWSGITelemetryOptions +CaptureUserAgent"
                      % (socket, interval, slow))
-        sites = "\n".join("WSGIScriptAlias /%s %s process-group=%s application-group=%s" % (site, self.app, group, name)
-                          for site, name in SITES.items())
+        sites = "\n".join("WSGIScriptAlias /%s %s %sapplication-group=%s" % (
+            site, self.app, "" if embedded else "process-group=%s " % group, name) for site, name in sites.items())
+        where = (EMBEDDED if embedded else DAEMONS).format(group=group, processes=processes, threads=threads, options=options,
+                                                           most=processes * threads)
         path = os.path.join(self.folder, "httpd.conf")
         with open(path, "w") as file:
-            file.write(CONFIGURATION.format(folder=self.folder, port=self.port, user=USER, modules=told.stdout, group=group,
-                                            processes=processes, threads=threads, sites=sites,
+            file.write(CONFIGURATION.format(folder=self.folder, port=self.port, user=USER, modules=modules, where=where, sites=sites,
                                             more=more.replace("{folder}", self.folder)))
         self.command = [shutil.which("apache2", path=PATH), "-f", path, "-DFOREGROUND", "-k", "start"]
 

@@ -1,4 +1,5 @@
 """The agent's own rooms, one by one: settings, sender, locations, requests, long requests, the monitor, the log."""
+import gc
 import os
 import shutil
 import socket
@@ -8,13 +9,17 @@ import sys
 import tempfile
 import threading
 import time
+import types
 
 import pytest
 
 import interpreters
 import running
-from modwsgi_tel.agent import frames, journal, long, monitor, requests, sender, settings
+from modwsgi_tel.agent import core, frames, journal, long, monitor, requests, sender, settings
 from modwsgi_tel.agent.locations import MOST, Locations
+from modwsgi_tel.agent.timers import Timers
+from modwsgi_tel.masking import MASKED
+from modwsgi_tel.stacks.model import MOVING
 from modwsgi_tel.wire.codec import decode, named
 from modwsgi_tel.wire.fields import AGENT_FLAG, AGENT_STATE, CODE_LOCATIONS, LONG_REQUEST, REQUEST_STACK
 
@@ -240,6 +245,9 @@ class Tools:
     def __init__(self):
         self.wait = None
 
+    def stack(self, ident, frame):
+        return frames.stack_of(frame)
+
     def kernel(self, tid):
         return "running", 1.0
 
@@ -437,10 +445,10 @@ def test_a_request_that_was_never_seen_running_has_its_closing_record(collector)
     request.began -= 5
     site.requests.end(request)
     assert site.long.ended(request)
+    assert [each.path for each in site.requests.at(time.time() - 2.0).values()] == ["/regex"]
     site.long.run(time.monotonic())
     (kind, told), = site.read()
     assert kind == LONG_REQUEST and shown(told, "slow_record_state", "slow_path_info", "request_stacks") == [1, "/regex", 0]
-    assert [each.path for each in site.requests.at(time.time() - 2.0).values()] == ["/regex"]
 
 
 def test_many_long_requests_are_told_of_a_few_at_a_time_and_none_is_always_the_last(collector):
@@ -467,6 +475,31 @@ def test_many_long_requests_are_told_of_a_few_at_a_time_and_none_is_always_the_l
         site.long.run(now)
         stacks += [fields["slow_log_id"] for kind, fields in site.read() if kind == LONG_REQUEST and fields["slow_record_state"]]
     assert set(stacks) == everyone and len(stacks) == len(workers) and site.long.due() is None
+
+
+def test_a_closing_record_waits_for_room_in_the_collectors_queue_and_then_goes_to_the_log(collector):
+    site = Site(collector, threshold=0.01)
+    while site.sender.send(AGENT_STATE, []):
+        pass
+    lost = site.sender.lost
+    request = site.requests.begin({"PATH_INFO": "/x"})
+    request.began -= 1
+    site.requests.end(request)
+    site.long.ended(request)
+    now = time.monotonic()
+    site.long.run(now)
+    assert site.long.due() == now + long.FULL_S and site.log.seen == []
+    assert {kind for kind, _ in site.read()} == {AGENT_STATE}
+    site.long.run(now + long.FULL_S)
+    (kind, told), = site.read()
+    assert kind == LONG_REQUEST and shown(told, "slow_record_state", "slow_path_info") == [1, "/x"] and site.long.due() is None
+    while site.sender.send(AGENT_STATE, []):
+        pass
+    site.long.ended(request)
+    request.ended -= long.CLOSED_WITHIN_S
+    site.long.run(now + 1.0)
+    (head, _), = site.log.seen
+    assert "/x ended" in head and site.long.due() is None and site.sender.lost == lost + 2
 
 
 def test_a_short_request_is_nothing_to_the_monitor(collector):
@@ -628,3 +661,108 @@ def test_all_of_the_agent_works_on_each_python(version):
         done = subprocess.run([*command, "-W", "ignore", inside + "/exercised_agent.py", inside], timeout=60, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=running.clean_environment())
     assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "late:")
+
+
+# --- what must not hurt --------------------------------------------------------------------------------------
+
+def an_agent(tmp_path, **given):
+    """A core.Agent of this very interpreter that reports to nobody, and starts with its first request."""
+    found = core.Agent(settings.read({"socket": str(tmp_path / "none.sock"), "log": str(tmp_path / "log"), **given}, {}))
+    found.timers = Timers()
+    return found
+
+
+def test_an_agent_that_cannot_begin_leaves_nothing_behind_and_does_not_try_at_each_request(tmp_path, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(monitor.Monitor, "start", no_thread)
+    agent = an_agent(tmp_path, emit="on", watchdog_folder=str(tmp_path), signal="off")
+    before, callbacks = os.listdir("/proc/self/fd"), len(gc.callbacks)
+    for _ in range(50):
+        request = agent.begin({})
+        agent.end(request)
+    assert (agent.running, agent.errors, len(gc.callbacks)) == (False, 1, callbacks)
+    assert len(os.listdir("/proc/self/fd")) == len(before) and agent.requests.active == {}
+    assert sorted(os.listdir(tmp_path)) == ["log"]
+    assert (tmp_path / "log").read_text().rstrip().endswith("the agent cannot begin: can't start new thread: the application goes on without")
+    monkeypatch.undo()
+    agent._again_at = 0.0
+    try:
+        agent.begin({})
+        assert agent.running
+    finally:
+        agent.stop()
+
+
+def test_the_last_descriptors_are_left_to_the_application(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.resource, "getrlimit", lambda which: (len(os.listdir("/proc/self/fd")) + 20, 1024))
+    agent = an_agent(tmp_path)
+    agent.begin({})
+    assert (agent.running, agent.error.partition(" ")[0]) == (False, "OSError")
+
+
+def test_an_environ_that_is_no_dictionary_leaves_no_request_behind(tmp_path):
+    agent = an_agent(tmp_path)
+    with pytest.raises(TypeError):
+        agent.begin(types.MappingProxyType({}))
+    assert agent.requests.active == {}
+
+
+def test_a_socket_that_cannot_be_reached_is_told_once_with_the_reason(tmp_path):
+    agent = an_agent(tmp_path, emit="on", signal="off")
+    try:
+        agent.begin({})
+        seen = agent.monitor.wakeups
+        for more in (1, 2, 3):
+            agent.wake()
+            running.wait_until(lambda: agent.monitor.wakeups >= seen + more and agent.monitor.wakes_at, 10, "it wakes")
+        lines = (tmp_path / "log").read_text().splitlines()
+        assert len(lines) == 1 and f"no collector takes what this tells: {tmp_path}/none.sock: No such file or directory: start" in lines[0]
+    finally:
+        agent.stop()
+
+
+def test_a_secret_among_the_annotations_is_masked(tmp_path):
+    agent = an_agent(tmp_path, secrets="pin")
+    request = agent.requests.begin({})
+    agent.annotate({"password": "hunter2", "pin": "1234", "user": "ann"})
+    assert request.annotations == {"password": MASKED, "pin": MASKED, "user": "ann"}
+
+
+def test_a_stack_that_may_be_torn_does_not_cut_the_pivot_and_is_taken_again(collector):
+    site = Site(collector)
+    worker = Worker(site)
+    try:
+        began = worker.request.began
+        site.long.run(began + 2)
+        first = [fields for kind, fields in site.read() if kind == REQUEST_STACK][0]
+        whole, site.tools.stack = site.tools.stack, lambda ident, frame: frames.Stack([], 0, 0, MOVING)
+        site.long.run(began + 3.1)
+        assert site.long.due() == pytest.approx(began + 3.1 + long.MOVING_S)
+        site.tools.stack = whole
+        site.long.run(began + 3.3)
+        last = [fields for kind, fields in site.read() if kind == REQUEST_STACK]
+        assert len(last) == 1 and "stack_pivot" not in last[0] and last[0]["stack_shared"] == len(first["stack_pivot"])
+    finally:
+        worker.end()
+
+
+def test_no_stack_is_taken_of_a_thread_that_serves_another_request_by_now(collector):
+    site = Site(collector)
+    worker = Worker(site)
+    try:
+        handed = site.requests.begin({"PATH_INFO": "/handed"})
+        handed.ident, handed.began, handed.returned = worker.request.ident, worker.request.began, True
+        later = site.requests.begin({"PATH_INFO": "/later"})
+        later.ident, later.began = worker.request.ident, worker.request.began
+        site.long.run(worker.request.began + 2)
+        told = [(fields.get("slow_log_id"), kind) for kind, fields in site.read()]
+    finally:
+        worker.end()
+    assert (handed.log_id, REQUEST_STACK) not in told and (later.log_id, REQUEST_STACK) in told
+
+
+def test_a_misspelled_variable_is_told():
+    assert settings.read({}, {"MODWSGI_TEL_AGENT_THRESHHOLD": "3"}).problems == (
+        "agent: there is no setting 'MODWSGI_TEL_AGENT_THRESHHOLD'",)

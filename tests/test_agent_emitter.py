@@ -20,7 +20,7 @@ from modwsgi_tel.wire.codec import decode, encode
 from modwsgi_tel.wire.fields import (AGENT_FLAG, BY_ID, GC_EVENT, GC_SNAPSHOT, MAX_DATAGRAM, PROCESS_STARTED,
                                      PROCESS_STOPPED, PROCESS_STOPPING, REQUEST_METRICS, SLOW_REQUEST)
 
-Settings = namedtuple("Settings", "telemetry_interval threshold user_agents", defaults=(1.0, 2.0, False))
+Settings = namedtuple("Settings", "telemetry_interval threshold user_agents ignore", defaults=(1.0, 2.0, False, None))
 IDENTITY = dict(python_version="3.11.2", hostname="web1", process_group="gunicorn", process_parent_pid=1000,
                 switch_interval=0.005)
 ENVIRON = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/report", "SERVER_PROTOCOL": "HTTP/1.1",

@@ -2,6 +2,7 @@
 import gc
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -93,12 +94,13 @@ def raises(error):
 
 
 def test_an_exception_is_told_with_its_type_its_last_frames_and_the_newest_request():
-    setup = Setup()
+    setup, before = Setup(), time.time()
     assert setup.note(fails, setup.request("/first")) is True
     assert setup.note(fails, setup.request("/newest", **{"mod_wsgi.request_id": "xyz"})) is False
     [record] = setup.sent()
     frames = [setup.locations.known[number - 1] for number in record.pop("exception_frames")]
     assert frames == [("Setup.note" if QUALIFIED else "note", HERE, line_of(Setup.note, 2)), ("fails", HERE, line_of(fails))]
+    assert before <= record.pop("exception_last") <= time.time()
     assert record == {"exception_place": 1, "exception_type": "ValueError", "exception_count": 2, "exception_places_lost": 0,
                       "slow_method": "GET", "slow_script_name": "/app", "slow_path_info": "/newest", "slow_log_id": "xyz"}
 
@@ -294,6 +296,7 @@ def test_an_exception_without_a_traceback_is_counted_too():
     setup = Setup()
     assert setup.exceptions.note(ValueError, ValueError(), None, None) is True
     [record] = setup.sent()
+    assert record.pop("exception_last") > 1e9
     assert record == {"exception_place": 1, "exception_type": "ValueError", "exception_frames": [], "exception_count": 1,
                       "exception_places_lost": 0}
 

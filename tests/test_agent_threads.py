@@ -336,3 +336,25 @@ def test_a_look_at_many_threads_is_quick(requests, a_thread):
     for _ in range(5):
         threads.answer(requests, SETTINGS, False)
     assert (time.perf_counter() - before) / 5 < 0.25
+
+
+def test_who_has_what_a_thread_waits_for_is_told(requests, a_thread):
+    lock = threading.RLock()
+
+    def holds(wait):
+        requests.begin({"mod_wsgi.request_id": "holder"})
+        with lock:
+            wait()
+
+    def wants(wait):
+        requests.begin({"mod_wsgi.request_id": "waiter"})
+        with lock:
+            wait()
+    a_thread(holds)
+    thread = threading.Thread(target=wants, args=(lambda: None,), daemon=True)
+    thread.start()
+
+    def told():
+        found = [each for each in threads.look(requests, SETTINGS).threads if each.tid == thread.native_id]
+        return found and found[0].wait and "rlock that request holder has" in found[0].wait and found[0].wait
+    assert running.wait_until(told, 10, "it waits").endswith(", for rlock that request holder has")

@@ -414,7 +414,7 @@ def test_the_last_take_of_a_process_is_kept_without_variables():
 
 def told_at(fleet, now, number, why="agent: signal"):
     """The agent of this number sends a thread that has it for tid."""
-    stacks = a_take(a_thread(number), problem="a bit" if number == 2 else None)._replace(interpreters=(number,))
+    stacks = a_take(a_thread(number, interpreter=number), problem="a bit" if number == 2 else None)._replace(interpreters=(number,))
     fleet.taken.told(the_process(fleet), why, stacks, now, WALL + now)
 
 
@@ -430,8 +430,8 @@ def test_what_the_agents_of_one_process_tell_at_the_same_time_is_one():
     told_at(fleet, 10.1, 0)
     told_at(fleet, 10.2, 2)
     assert kept(fleet) == ("agent: signal", 10.2, [5, 0, 2], [0, 2, 5], "a bit")
-    told_at(fleet, 10.3, 5)             # a further time
-    assert kept(fleet) == ("agent: signal", 10.3, [5], [5], None)
+    told_at(fleet, 10.3, 5)             # a further time: mod_wsgi calls one of them twice, and another not, as the thread would have it
+    assert kept(fleet) == ("agent: signal", 10.3, [0, 2, 5], [0, 2, 5], "a bit")
     told_at(fleet, 13.4, 0)
     assert kept(fleet) == ("agent: signal", 13.4, [0], [0], None)
     told_at(fleet, 13.5, 2, "agent: watchdog")

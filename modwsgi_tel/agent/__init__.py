@@ -25,10 +25,20 @@ timed = _timers.timed
 
 
 def install(**settings):
-    """Watch this interpreter: its requests, where mod_wsgi tells them, and what else is switched on.  Twice is once.
+    """Watch this interpreter under mod_wsgi: its requests, and what else is switched on.  Twice is once.
 
-    Returns whether the agent runs by now: elsewhere than under mod_wsgi it begins with the first request of `middleware`.
+    Returns whether the agent runs by now.  Under other servers nothing tells of requests but `middleware`, which is said in the log.
     """
+    runs = _install(settings)
+    try:
+        if _server.mod_wsgi() is None:
+            _agent.say("agent.install() sees no request under this server: use application = agent.middleware(application)")
+    except Exception as error:
+        _agent.failed_self(error)
+    return runs
+
+
+def _install(settings):
     global _agent
     if _agent is None:
         held = _Agent(_settings.read(settings))
@@ -48,7 +58,7 @@ def install(**settings):
 
 def middleware(application, **settings):
     """The WSGI application, watched; see `install`.  Where mod_wsgi tells its requests already, they count once."""
-    install(**settings)
+    _install(settings)
     return _agent.watched(application)
 
 

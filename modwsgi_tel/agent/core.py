@@ -11,6 +11,7 @@ import atexit
 import errno
 import fcntl
 import os
+import resource
 import signal
 import threading
 import time
@@ -40,6 +41,7 @@ from modwsgi_tel.wire.fields import AGENT_NUMBER, AGENT_STATE
 
 LOOK_S = 1.0                            # between two looks with a request; not more than the threshold
 EARLY_MOST = 1000
+DESCRIPTORS = 32                        # that are left to the application, and for the agent's own
 MIDDLEWARES_MOST = 100
 STATE_S = 10.0                          # between two records of the agent's own state, while it is awake anyway
 SECRET_PATH = "/modwsgi-tel-stacks/"
@@ -56,11 +58,13 @@ class Agent:
         self.errors, self.error = 0, ""
         self.threshold = settings.threshold
         self.look_s = min(LOOK_S, settings.threshold)
+        self._secrets = pattern(settings.secrets)
         self.secret = settings.secret   # for the middleware: whether to ask secret_dump
         self.timers = self.scripts = None
         self.running = False            # whether the monitor runs in this very process
         self.ended = False              # whether it is stopped for good, or about to be
         self._starting = threading.Lock()
+        self._again_at, self._pause_s = float("-inf"), 60.0     # after a start that failed
         self.has_quick = False          # whether an application is watched by `quick`
         self.middlewares = []           # each Middleware, for what it counts
         self.requests = Requests()
@@ -83,13 +87,14 @@ class Agent:
         """Begin to report, once; False where that cannot be.  environ: of the first request, where there is one: it names the server."""
         if self.running:
             return True
-        if self.ended or not self._starting.acquire(blocking=False):
+        if self.ended or time.monotonic() < self._again_at or not self._starting.acquire(blocking=False):
             return False                # another thread is at it
         try:
             if not self.running:
+                self._check_room()
                 self._start(environ)
         except Exception as error:
-            self.failed_self(error)
+            self._failed_start(error)
         finally:
             self._starting.release()
         return self.running
@@ -110,7 +115,7 @@ class Agent:
         self.long = Long(self.requests, sender, locations, settings, _Tools(self), self.journal)
         self.dumps = Dumps(self.requests, sender, locations, settings, self.journal)
         parts = [self.long, self.dumps, _Linger(self)]
-        emits = settings.emit == "on" or settings.emit == "auto" and not server.reports_itself(module)
+        emits = settings.emit == "on" or settings.emit == "auto" and not server.reports_itself(module) and not server.lacks_threads()
         if settings.gc == "on" or settings.gc == "auto" and emits:
             self.pauses = Pauses(sender.offer, self.interpreter, settings.telemetry_interval)
             self.pauses.install()
@@ -132,7 +137,7 @@ class Agent:
         if settings.control:
             self.control = Control(f"modwsgi-tel-agent.{os.getpid()}.{number}", self._answer, sender.path)
             parts.append(self.control)
-        self._told, self._told_generation, self._errors_told = float("-inf"), -1, False
+        self._told, self._told_generation, self._errors_told, self._connection_told = float("-inf"), -1, False, ""
         self.monitor = Monitor(parts, self.control, self.failed_self, self._each_turn)
         if self.monitor.patched_by:
             self.problems.append(server.UNSEEN_GREENLETS.format(self.monitor.patched_by))
@@ -144,6 +149,29 @@ class Agent:
                 self.emitter.finished(self._early.popleft())
         self.monitor.start()
         self.running = True
+
+    @staticmethod
+    def _check_room():
+        """Leave the last descriptors to the application.  Raises OSError."""
+        if len(os.listdir("/proc/self/fd")) + DESCRIPTORS > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _failed_start(self, error):
+        """What was begun is undone, and tried again later and later: there may be no room for a thread, or for a descriptor."""
+        self.failed_self(error)
+        for part in (self.watchdog, self.control, self.pauses, self.lateness, self.memory, self.monitor, self.sender):
+            try:
+                if part is not None:
+                    part.close()
+            except Exception as more:
+                self.failed_self(more)
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+        self.timers.forked()
+        self._clear()
+        self._again_at, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, 3600.0)
+        self.say(f"the agent cannot begin: {getattr(error, 'strerror', None) or error}: the application goes on without")
 
     def _elect(self):
         """The number of this agent: 0 for the first of the process, a random one for those in further interpreters.
@@ -232,6 +260,10 @@ class Agent:
         where = "" if place is None else f" at {place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno}"
         self.error = f"{type(error).__name__}{where}"[:ERROR_LENGTH]
 
+    def say(self, text):
+        """A line in the log."""
+        Journal(self.settings.log).text(text, ())
+
     def wake(self):
         if self.monitor is not None:
             self.monitor.wake()
@@ -250,7 +282,11 @@ class Agent:
         if KEY in environ and environ[KEY] in self.requests.active or self.has_quick and self._is_watched(environ):
             return None
         request = self.requests.begin(environ)
-        environ[KEY] = request.number
+        try:
+            environ[KEY] = request.number
+        except BaseException:           # no dictionary, which WSGI says it is
+            self.requests.end(request)
+            raise
         if not self.running and not self.start(environ):
             return request
         if not self._identified:
@@ -313,7 +349,7 @@ class Agent:
     def annotate(self, annotations):
         request = self.requests.of_thread.get(get_ident())
         if request is not None:
-            request.annotate(annotations)
+            request.annotate(annotations, self._secrets)
 
     # --- everything at once -----------------------------------------------------------------------
 
@@ -373,6 +409,7 @@ class Agent:
             for part in (self.exceptions, self.timers, self.lateness):
                 if part is not None:
                     part.again()
+        self._tell_of_connection()
         errors = self._errors()
         if errors and not self._errors_told:
             self._errors_told = True
@@ -380,6 +417,17 @@ class Agent:
         if now - self._told >= STATE_S and sender.connect():
             self._told = now
             sender.send(AGENT_STATE, known(self._state()))
+
+    def _tell_of_connection(self):
+        """Say in the log, once, that nobody takes what is told, and why; and when somebody does again."""
+        sender = self.sender
+        if sender.problem and not sender.connected and sender.problem != self._connection_told:
+            self._connection_told = sender.problem
+            self.journal.text(f"no collector takes what this tells: {sender.problem}: start modwsgi-tel serve --listen unix:{sender.path}, let "
+                              "this user write to it, or set socket; until then what is slow is written here", ())
+        elif self._connection_told and sender.connected:
+            self._connection_told = ""
+            self.journal.text(f"a collector takes it now: {sender.path}", ())
 
     def _state(self):
         requests, long, monitor = self.requests, self.long, self.monitor
@@ -428,6 +476,7 @@ class _Tools:
         self._secrets = pattern(agent.settings.secrets)
 
     kernel = staticmethod(threads.kernel)
+    stack = staticmethod(threads.stack)
     waits = staticmethod(waits.waits)
 
     def tids(self):

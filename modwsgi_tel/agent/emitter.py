@@ -218,7 +218,7 @@ class Emitter:
                 self._queue.append(_Ended(request))
             else:
                 self._beyond[_status_class(request.status)]()
-            if 0 < self._settings.threshold <= seconds:
+            if 0 < self._settings.threshold <= seconds and not is_ignored(request, self._settings):
                 if len(self._slow) < SLOW_MOST:
                     self._slow.append(self._slow_fields(request, request.ended, len(self._requests.active) + 1))
                 else:
@@ -429,7 +429,7 @@ class Emitter:
             if now - request.began < threshold or told == ACTIVE_MOST:
                 break                   # those behind it began later
             fields = self._slow_fields(request, now)
-            if request.ended is None:   # else its completed record follows
+            if request.ended is None and not is_ignored(request, self._settings):       # else its completed record follows
                 self._send(SLOW_REQUEST, _fields(fields.items()))
                 told += 1
 
@@ -439,6 +439,11 @@ class Emitter:
             slot = self._places.known(request.ident)
             fields["slow_thread_id"] = None if slot is None else slot + 1
         return fields
+
+
+def is_ignored(request, settings):
+    """Whether a long request is left alone: by its path, or by a function that a stack of it had."""
+    return settings.ignore is not None and settings.ignore.match(request.path) or request.watch is not None and request.watch.ignored
 
 
 def slow_fields(request, now, user_agents=False, in_flight=None):

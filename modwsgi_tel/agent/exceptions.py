@@ -6,6 +6,7 @@ What is no fault of the application is not counted:
   ConnectionError that comes from elsewhere is a database or a service that the application has lost, and is counted.
 """
 import itertools
+import time
 from types import TracebackType
 
 from modwsgi_tel.agent.requests import text_of
@@ -92,14 +93,15 @@ def is_hung_up(type_, value, frames, name):
 
 
 class _Place:
-    """One place.  tick: one more; no two threads lose any.  newest: (method, script name, path, log id, text).  told: its count."""
+    """One place.  tick: one more; no two threads lose any.  newest: (method, script name, path, log id, text).
+    last_wall: when the newest was.  told: its count."""
 
-    __slots__ = ("number", "type", "frames", "tick", "_read", "newest", "told")
+    __slots__ = ("number", "type", "frames", "tick", "_read", "newest", "last_wall", "told")
 
     def __init__(self, number, type_, frames):
         self.number, self.type, self.frames = number, type_, frames
         self.tick = itertools.count().__next__
-        self._read, self.newest, self.told = 0, None, 0
+        self._read, self.newest, self.last_wall, self.told = 0, None, 0.0, 0
 
     def count(self):
         """How many; for one thread alone.  To read an itertools.count is to take one from it."""
@@ -151,6 +153,7 @@ class Exceptions:
             place.newest = (request.method, text_of(environ.get("SCRIPT_NAME"))[:BYTES_MOST],
                             text_of(environ.get("PATH_INFO"))[:BYTES_MOST], request.log_id,
                             said(value) if value is not None and self._settings.exception_texts else "")
+        place.last_wall = time.time()
         place.tick()
         first, self._changed = not self._changed, True
         return first
@@ -186,7 +189,8 @@ class Exceptions:
             return False
         method, script, path, log_id, text = place.newest or ("",) * 5
         fields = {"exception_place": place.number, "exception_type": place.type, "exception_text": text, "exception_frames": numbers,
-                  "exception_count": count, "exception_places_lost": lost, "slow_method": method, "slow_script_name": script,
+                  "exception_count": count, "exception_places_lost": lost,
+                  "exception_last": place.last_wall or "", "slow_method": method, "slow_script_name": script,
                   "slow_path_info": path, "slow_log_id": log_id}
         return self._send(APPLICATION_EXCEPTION, named(**{
             name: value.encode("utf-8", "replace")[:BYTES_MOST] if isinstance(value, str) else value

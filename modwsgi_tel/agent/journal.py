@@ -36,7 +36,8 @@ class Journal:
             self.text(f"request {request.log_id} {shown} ended after {took}{ended}{notes}", ())
         elif watch is not None and watch.newest is not None:
             stack, watch.newest = watch.newest, None
-            self.text(f"request {request.log_id} {shown} has run for {took}{notes}: stack {watch.taken}, outermost first",
+            waits = f", waits for {watch.waits}" if watch.waits else ""
+            self.text(f"request {request.log_id} {shown} has run for {took}{waits}{notes}: stack {watch.taken}, outermost first",
                       lines(stack.frames, stack.left_out, stack.cut_at))
 
     def text(self, head, rest):
@@ -59,8 +60,12 @@ class Journal:
                     sys.stderr.flush()
             else:
                 self._append(text.encode("utf-8", "replace"))
-        except (OSError, ValueError):   # a full disk; a stream that was closed
+        except (OSError, ValueError) as error:      # a full disk; a stream that was closed
             self.lost += 1
+            if self._where != "stderr":
+                path, self._where = self._where, "stderr"
+                self.text(f"cannot write {path}: {getattr(error, 'strerror', None) or error}: what comes is written here", ())
+                self.text(head, rest)
             return
         self.written += 1
 

@@ -7,14 +7,18 @@ import sys
 import time
 from collections import deque
 
-from modwsgi_tel.agent.emitter import slow_fields
-from modwsgi_tel.agent.frames import common, stack_of
+from modwsgi_tel.agent.emitter import is_ignored, slow_fields
+from modwsgi_tel.agent.frames import common
+from modwsgi_tel.agent.waits import said
+from modwsgi_tel.stacks.model import MOVING
 from modwsgi_tel.wire.codec import named
 from modwsgi_tel.wire.fields import LONG_REQUEST, REQUEST_STACK
 
 GROWTH, INTERVAL_MOST_S = 1.25, 60.0    # each pause between two stacks of a request is longer than the last
+MOVING_S, MOVED_MOST = 0.1, 10          # a thread that runs on while it is looked at is looked at again, so often
 TOLD_AGAIN_S = 3.0                      # a request that goes on is told of so often, or it would look forgotten
 ENDED_MOST = 1000                       # closing records that wait to be sent
+FULL_S, CLOSED_WITHIN_S = 0.05, 2.0     # a closing record that finds the collector's queue full is sent again so long
 TURN_MOST, PAUSE_S = 4, 0.005           # requests told of in a turn; between two turns: the collector's queue holds ten datagrams
 VALUES_MOST = 3000                      # bytes
 ANNOTATIONS_BYTES = 1000
@@ -24,18 +28,21 @@ TEXT_BYTES = 511                        # of any other text, as mod_wsgi cuts a 
 class Watch:
     """What is kept of one long request.  due: monotonic seconds of its next stack, inf when there are enough."""
 
-    __slots__ = ("due", "told", "pause", "taken", "pivot", "generation", "counted", "ignored", "cpu_s", "newest")
+    __slots__ = ("due", "told", "pause", "taken", "pivot", "generation", "counted", "ignored", "cpu_s", "newest", "waits", "moved")
 
     def __init__(self, now, interval):
         self.due, self.told, self.pause, self.taken = now, float("-inf"), interval, 0
         self.pivot, self.generation, self.cpu_s, self.newest = None, -1, None, None
         self.counted = self.ignored = False
+        self.waits = ""                 # for what, in words
+        self.moved = 0                  # tries at which it ran on
 
 
 class Long:
     """The long requests of a Requests.
 
-    tools: what is used of other modules: kernel(tid) -> (state text or "", CPU seconds or None), tids() -> {ident: (tid, name)},
+    tools: what is used of other modules: stack(ident, frame) -> a frames.Stack or None, kernel(tid) -> (state text or "", CPU seconds or
+    None), tids() -> {ident: (tid, name)},
     waits(frame) -> None or a waits.Wait, values(frame) -> [(name, text)].  journal: gets what no collector takes.
     """
 
@@ -56,6 +63,7 @@ class Long:
             return False
         if len(self._ended) == ENDED_MOST:
             self.ended_lost += 1
+        self._requests.was_long(request)
         self._ended.append(request)
         return True
 
@@ -77,8 +85,9 @@ class Long:
     def run(self, now):
         self._again = now + PAUSE_S
         for request in [self._ended.popleft() for _ in range(min(TURN_MOST, len(self._ended)))]:
-            self._requests.was_long(request)
-            self._close(request)
+            if not self._close(request):
+                self._ended.append(request)
+                self._again = now + FULL_S
         ready, threshold = [], self._settings.threshold
         for request in list(self._requests.active.values()):
             if request.watch is None:
@@ -89,22 +98,26 @@ class Long:
                 ready.append(request)
         if ready:
             ready.sort(key=lambda request: min(request.watch.due, request.watch.told + TOLD_AGAIN_S))   # nobody is always the last
-            frames, tids = sys._current_frames(), self._tools.tids()
+            # first what gives up the GIL: frames of threads that run on meanwhile are not one stack any more
+            tids, serving = self._tools.tids(), self._requests.of_thread
+            frames = sys._current_frames()
             for request in ready[:TURN_MOST]:
-                frame, watch = frames.get(request.ident), request.watch
+                # a thread that has returned from one and serves another by now has handed its body on, or left it unclosed
+                own = not request.returned or serving.get(request.ident) is request
+                frame, watch = frames.get(request.ident) if own else None, request.watch
                 if watch.due <= now and frame is not None:
                     self._take(request, frame, tids, now)
                     continue
                 if watch.due <= now:    # the server sends what it was given, or it is a greenlet that does not run
                     watch.due = now + watch.pause
                 if watch.told + TOLD_AGAIN_S <= now:
-                    self._tell(request, now, 0)
+                    self._tell(request, now)
             del frames                  # frames keep all their variables alive
 
     def _begin(self, request, now):
         settings = self._settings
         watch = Watch(now, settings.interval)
-        if settings.ignore is not None and settings.ignore.match(request.path):
+        if is_ignored(request, settings):
             watch.ignored = True
             self.ignored += 1
         elif self._watched >= settings.watched:
@@ -122,7 +135,11 @@ class Long:
 
     def _take(self, request, frame, tids, now):
         watch, settings = request.watch, self._settings
-        stack = stack_of(frame)
+        stack = self._tools.stack(request.ident, frame)
+        if stack is None or stack.problem == MOVING:
+            watch.moved += 1            # a stack that may be torn would cut the pivot for good
+            watch.due = now + (MOVING_S if watch.moved % MOVED_MOST else watch.pause)
+            return
         if settings.ignore_functions is not None and any(map(self._is_ignored, stack.frames)):
             watch.ignored = True
             self._uncount(watch)
@@ -133,8 +150,8 @@ class Long:
         watch.due = now + watch.pause if watch.taken < settings.stacks else float("inf")
         wait = self._tools.waits(frame)
         values = self._values(frame) if settings.locals else b""
-        watch.newest = stack
-        if not self._tell(request, now, 0):
+        watch.newest, watch.waits = stack, said(wait, tids, self._requests.of_thread, request)
+        if not self._tell(request, now):
             return
         shared = self._shared(watch, stack)
         numbers = self._locations.numbers(stack.frames[shared:])
@@ -192,26 +209,34 @@ class Long:
             frame, depth = frame.f_back, depth + 1
         return b"".join(out)
 
-    def _tell(self, request, now, state):
-        """Send the request's record; whether a collector took it."""
+    def _tell(self, request, now):
+        """Send the record of a request that goes on; whether a collector took it."""
         watch = request.watch
         if watch is not None:
             watch.told = now
         told = self._sender.send(LONG_REQUEST, known(record(request, now, self._settings)))
         if not told:
-            self._journal.request(request, now, state)
+            self._journal.request(request, now, 0)
         return told
 
     def _close(self, request):
+        """Whether its closing record is told, or written to the log; False when the collector's queue is full."""
         watch = request.watch
         if watch is not None:
             self._uncount(watch)
             if watch.ignored:
-                return
-        elif self._settings.ignore is not None and self._settings.ignore.match(request.path):
+                return True
+        elif is_ignored(request, self._settings):
             self.ignored += 1
-            return
-        self._tell(request, time.monotonic(), 1)
+            return True
+        now = time.monotonic()
+        if self._sender.offer(LONG_REQUEST, known(record(request, now, self._settings))):
+            return True
+        if now - request.ended < CLOSED_WITHIN_S and self._sender.connect():
+            return False
+        self._sender.lost += 1
+        self._journal.request(request, now, 1)
+        return True
 
 
 def record(request, now, settings):

@@ -5,6 +5,8 @@ more once they are returned: a list, a tuple, an instance of the server's own `w
 are, so that the server still sees their length and sends the file by itself, and their request ends at the return: how long
 the server then takes to send them is not seen.
 """
+from _thread import get_ident
+
 _PIECES_MOST = 64                       # of a list, whose lengths are added up
 
 # Of these nothing of the application's runs any more, nor of what no server can iterate.
@@ -121,6 +123,12 @@ class _Response:
         except Exception:               # no bytes: the server will say so
             pass
 
+    def runs_here(self):
+        """The calling thread makes the next piece of the body, which may be another than began it."""
+        request = self.request
+        if request is not None:
+            request.ident = get_ident()
+
     def failed(self, error):
         request = self.request
         if request is not None:
@@ -162,6 +170,7 @@ class _Response:
             request.output_bytes = request.output_writes = None
             self.end()
             return result
+        request.returned = True
         if request.output_bytes is None:
             request.output_bytes = request.output_writes = 0
         if not hasattr(kind, "__len__"):
@@ -217,6 +226,7 @@ class _Body:
         return self
 
     def __next__(self):
+        self._response.runs_here()
         try:
             piece = next(self._iterator)
         except StopIteration:

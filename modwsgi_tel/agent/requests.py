@@ -6,6 +6,8 @@ request is read from its environ once it turns out to be slow.
 import itertools
 import time
 from _thread import get_ident, get_native_id
+
+from modwsgi_tel.masking import MASKED, SECRET
 from collections import namedtuple
 
 KEY = "modwsgi_tel.request"             # in environ: the number of the request
@@ -28,6 +30,7 @@ class Request:
     watch: what long.Long keeps of a long one, else None.
     The rest is what the server told when it ended, None where it did not: input_bytes, input_reads, input_s,
     output_bytes, output_writes, output_s, cpu_user_s, cpu_system_s; server_pid is the Apache child that accepted it.
+    returned: whether the application has returned, so that what is left is its body.
     active_at_start: requests in flight when it began, this one included.
 
     Most requests end before anybody asks more of them: what has a default here is not set when one is made.
@@ -36,6 +39,7 @@ class Request:
     ended = error = None
     status = active_at_start = 0
     annotations = watch = None
+    returned = False
     input_bytes = input_reads = input_s = output_bytes = output_writes = output_s = None
     cpu_user_s = cpu_system_s = server_pid = None
     _wall = None
@@ -70,12 +74,12 @@ class Request:
     def duration_s(self, now):
         return (now if self.ended is None else self.ended) - self.began
 
-    def annotate(self, values):
-        """Add what the application says of it; what is too much is left out."""
+    def annotate(self, values, secrets=SECRET):
+        """Add what the application says of it; what is too much is left out, what its name tells to be a secret is masked."""
         held = dict(self.annotations or ())
         for name, value in values.items():
             if name in held or len(held) < ANNOTATIONS_MOST:
-                held[str(name)[:NAME_MOST]] = value[:VALUE_MOST] if isinstance(value, str) else _plain(value)
+                held[str(name)[:NAME_MOST]] = MASKED if secrets.search(str(name)) else value[:VALUE_MOST] if isinstance(value, str) else _plain(value)
         self.annotations = held
 
     def phases(self):

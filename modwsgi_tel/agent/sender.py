@@ -1,7 +1,8 @@
 """Datagrams to the collector: nothing here waits, raises, or grows.
 
 The socket is connected, so that a collector that ends is seen at once (ECONNREFUSED), and one that comes back is a new
-connection: `generation` counts these, and whoever has told something once tells it again when it has changed.
+connection: `generation` counts these, and whoever has told something once tells it again when it has changed.  A socket that the
+application has closed is as one that is lost (monitor.identity).
 """
 import _socket as socket                # as it is without gevent, whose sockets wait
 import errno
@@ -9,12 +10,12 @@ import os
 import select
 import time
 
-from modwsgi_tel.agent.monitor import originals
+from modwsgi_tel.agent.monitor import identity, originals
 from modwsgi_tel.wire.codec import encode
 from modwsgi_tel.wire.fields import AGENT_FLAG, MAX_DATAGRAM
 
 AGAIN_S = 1.0                           # between two tries to connect
-TRIES = 20                              # to send one of the last words
+TRIES = 20                              # to send a datagram, while there is patience
 PREFIX = "unix:"
 
 
@@ -29,13 +30,19 @@ class Sender:
         self.problem = ""               # why the last datagram was not taken
         self._pid = os.getpid()
         self._seq = 1
-        self._socket = None
+        self._socket = self._identity = None
         self._again = self._patient = float("-inf")
+
+    @property
+    def connected(self):
+        return self._socket is not None
 
     def connect(self):
         """Whether there is a connection; tries for one at most once a second."""
         if self._socket is not None:
-            return True
+            if self._is_ours():
+                return True
+            self.close()
         now = time.monotonic()
         if now < self._again:
             return False
@@ -49,6 +56,7 @@ class Sender:
                 found.close()
             self.problem = f"{self.path}: {getattr(error, 'strerror', None) or error}"
             return False
+        self._identity = identity(found.fileno())
         self._socket, self.problem = found, ""
         self.generation += 1
         return True
@@ -81,14 +89,19 @@ class Sender:
                     self.problem = f"{self.path}: {error.strerror}"
                     self.close()            # the next one tries anew
                     break
-            if not self._has_room(held):
+            if not self._has_room(held) or not self._is_ours():
                 break
         self.lost += loses
         return False
 
-    def finish(self, seconds):
-        """The last words come: for so long, in all, these wait where the collector's queue is full."""
+    def patience(self, seconds):
+        """From now on what is sent waits where the collector's queue is full, for so long in all; 0 ends that.
+
+        For whoever has much to send at once, or the last words.
+        """
         self._patient = time.monotonic() + seconds
+
+    finish = patience
 
     def _has_room(self, held):
         left_s = self._patient - time.monotonic()
@@ -96,11 +109,21 @@ class Sender:
             return False
         room = originals()[2]()
         room.register(held.fileno(), select.POLLOUT)
-        return bool(room.poll(int(left_s * 1000) + 1))
+        if room.poll(int(left_s * 1000) + 1):
+            return True
+        self._patient = float("-inf")   # whatever the clock says
+        return False
+
+    def _is_ours(self):
+        return identity(self._socket.fileno()) == self._identity
 
     def close(self):
-        held, self._socket = self._socket, None
+        held = self._socket
         if held is not None:
-            held.close()
+            if self._is_ours():
+                held.close()
+            else:
+                held.detach()
+            self._socket = None
 
     forked = close                      # in the child: its copy of the descriptor goes, the parent's stays

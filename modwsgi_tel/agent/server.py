@@ -114,6 +114,6 @@ def lacks_threads():
     """Why a thread of ours hardly runs here, or ""."""
     uwsgi = sys.modules.get("uwsgi")
     if hasattr(uwsgi, "worker_id") and not uwsgi.has_threads:
-        return ("uWSGI lets no thread of Python's run between requests without --enable-threads: "
-                "what the agent tells comes late, or not at all")
+        return ("uWSGI lets no thread of Python's run between requests without --enable-threads: no telemetry is sent, and what else the "
+                "agent tells comes late, or not at all")
     return ""

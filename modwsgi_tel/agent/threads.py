@@ -14,6 +14,7 @@ from collections import namedtuple
 
 from modwsgi_tel.agent.frames import WALKED_MOST, Stack, stack_of
 from modwsgi_tel.agent.monitor import Monitor
+from modwsgi_tel.agent.waits import said, waits
 from modwsgi_tel.stacks import model
 
 MOST = 512                              # threads of one look; those that serve requests are kept first
@@ -168,7 +169,7 @@ def _look(requests, settings, variables):
 
         def shown(frame, stack):
             return _values(frame, stack, lambda each: frame_values(each, secrets, settings.reprs), budget)
-    elsewhere, wanted = 0, []
+    elsewhere, wanted, serving = 0, [], requests.of_thread
     for ident, frame in sys._current_frames().items():
         ours, monitors = _whose(frame)
         if monitors:
@@ -179,21 +180,27 @@ def _look(requests, settings, variables):
         mine = frame is here            # whatever gevent has made of get_ident()
         frame = _outside(frame) if mine else frame
         if frame is not None:
-            wanted.append((ident not in requests.of_thread, ident, frame, mine))
+            wanted.append((ident not in serving, ident, frame, mine))
     wanted.sort(key=lambda each: each[0])
     threads = []
     for _, ident, frame, mine in wanted[:MOST]:
         stack, found = _taken(ident, frame, mine, shown)
         if stack is not None:
-            tid, name = known.get(ident, (None, ""))
-            threads.append(thread_stack(stack, tid, name, requests.of_thread.get(ident), interpreter, found))
+            (tid, name), request = known.get(ident, (None, "")), serving.get(ident)
+            waits_for = "" if mine or stack.problem == model.MOVING else said(waits(frame), known, serving, request)
+            threads.append(thread_stack(stack, tid, name, request, interpreter, found, waits_for))
     stacks = model.Stacks(os.getpid(), None, None, "", "%d.%d.%d" % sys.version_info[:3], (interpreter,), tuple(threads), None, at)
     return _lacking(stacks, len(wanted) - MOST, "threads beyond the bound"), elsewhere
 
 
-def thread_stack(stack, tid, name, request, interpreter=0, values=None):
-    """The model.ThreadStack of a frames.Stack.  request: a requests.Request or None.  values: innermost first, or None."""
+def thread_stack(stack, tid, name, request, interpreter=0, values=None, waits_for=""):
+    """The model.ThreadStack of a frames.Stack.  request: a requests.Request or None.  values: innermost first, or None.
+
+    waits_for: as waits.said tells it; it follows what the kernel says that it waits in.
+    """
     state, wait, _ = kernel_of(tid)
+    if wait and waits_for:
+        wait = f"{wait}, for {waits_for}"
     frames = tuple(model.Frame(_text(function)[:NAME_MOST], _text(file)[-FILE_MOST:], line, interpreter)
                    for function, file, line in reversed(stack.frames))
     serves = None if request is None else model.Request(request.log_id, request.thread_id, request.method or None,
@@ -221,6 +228,11 @@ def _outside(frame):
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back
     return frame
+
+
+def stack(ident, frame):
+    """The frames.Stack of another thread of which this is the innermost frame: with problem MOVING where it ran on; None when it has ended."""
+    return _taken(ident, frame, False, None)[0]
 
 
 def _taken(ident, frame, mine, shown):

@@ -95,6 +95,19 @@ _plain_lookups = {id(kind.__dict__.get("__getattribute__")) for kind in (object,
 _unlearned = {row[0] for row in _WAITERS + _IN_C}
 
 
+def said(wait, tids, serving, request):
+    """For what a thread waits, in words: "rlock that request 0.17 has"; "" for a Wait that is None.
+
+    tids: {ident: (native tid or None, name)}.  serving: {ident: Request}.  request: the one that the waiting thread serves, or None.
+    """
+    if wait is None:
+        return ""
+    owner, tid = serving.get(wait.owner_ident), tids.get(wait.owner_ident, (None, ""))[0]
+    if owner is not None and owner is not request:
+        return f"{wait.kind} that request {owner.log_id} has"
+    return f"{wait.kind} that thread {tid} has" if tid is not None else wait.kind
+
+
 def _learn():
     """Take up what has been imported since: nothing is imported for this."""
     for name in [name for name in _unlearned if name in sys.modules]:

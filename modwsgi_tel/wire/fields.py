@@ -244,6 +244,7 @@ _TABLE = """
 1063 exception_frames                i32[] 132         locations   last    The last frames that it came through, outermost first.
 1064 exception_count                 u64   132         exceptions  last    Exceptions at this place, cumulative.
 1065 exception_places_lost           u64   132         exceptions  last    Exceptions at places beyond the bound, cumulative.
+1067 exception_last                  f64   132         epoch       last    When the newest one left the application.
 1070 timer_name                      bytes 133         text        last    Name of the operation.
 1071 timer_count                     u64   133         operations  last    Operations, cumulative.
 1072 timer_seconds                   f64   133         seconds     last    Time spent in them, cumulative.
