@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import resource
 import select
 import socket
 import struct
@@ -11,7 +12,8 @@ import time
 
 import pytest
 
-from modwsgi_tel.agent.control import ANSWER_BYTES, ASKED_BYTES, CONNECTIONS_MOST, LIMIT_S, PREFIX, Control
+from descriptors import another_file_at
+from modwsgi_tel.agent.control import ANSWER_BYTES, ASKED_BYTES, CONNECTIONS_MOST, LIMIT_S, PREFIX, REST_S, Control
 from modwsgi_tel.errors import TelError
 from running import wait_until
 
@@ -212,6 +214,95 @@ def test_a_child_of_a_fork_lets_go_of_it_and_its_parent_answers_on():
         assert os.waitpid(child, 0)[1] == 0
         assert ask(control, do="x") == {"did": "x"}
 
+
+# --- what the application does to it ------------------------------------------------------------
+
+CLOSED = ("", "no control socket: the application closed it", {}, None)
+
+
+def state(control):
+    polled = control.descriptors()
+    return control.name, control.problem, polled, control.due()
+
+
+@pytest.mark.parametrize("polled", [False, True])
+def test_where_its_number_is_the_applications_listener_it_accepts_nobody_there(polled):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        theirs.bind("\0" + a_name())
+        theirs.listen()
+        theirs.setblocking(False)
+        client.connect(theirs.getsockname())
+        with a_control() as control:
+            [listener] = control.descriptors()
+            with another_file_at(listener, theirs.fileno()):
+                if polled:
+                    control.ready(listener, select.POLLIN)
+                assert state(control) == CLOSED
+                control.close()
+                assert os.path.sameopenfile(listener, theirs.fileno())
+        theirs.accept()[0].close()
+
+
+@pytest.mark.parametrize("question", [b"", b'{"do": "x"}\n'])
+def test_where_a_connections_number_is_the_applications_nothing_is_read_sent_or_closed(question):
+    here, there = socket.socketpair()
+    with here, there, a_control(lambda request: {"x": "y" * (1 << 20)}) as control, connect(control) as client:
+        name = control.name
+        client.sendall(question)
+        settle(control)
+        _, number = control.descriptors()
+        there.sendall(b"theirs")
+        with another_file_at(number, here.fileno()):
+            control.ready(number, select.POLLIN)
+            assert state(control) == CLOSED
+            assert os.path.sameopenfile(number, here.fileno())
+        assert here.recv(100) == b"theirs"
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            there.recv(100)
+    with a_control(name=name) as control:
+        assert control.name == name     # its own ones are closed
+
+
+def test_what_the_application_closes_while_a_question_is_answered_is_not_sent_to():
+    here, there = socket.socketpair()
+    taken = contextlib.ExitStack()
+
+    def answer(request):
+        taken.enter_context(another_file_at(max(control.descriptors()), here.fileno()))
+        return {}
+
+    with here, there, taken, a_control(answer) as control, connect(control) as client:
+        client.sendall(b'{"do": "x"}\n')
+        settle(control)
+        assert state(control) == CLOSED
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            there.recv(100)
+
+
+def test_who_cannot_be_accepted_for_want_of_descriptors_is_accepted_a_second_later():
+    with a_control() as control, connect(control) as client:
+        client.sendall(b'{"do": "x"}\n')
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            assert [turn(control), turn(control), turn(control)] == [1, 0, 0]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        until = control.due()
+        assert 0 < until - time.monotonic() <= REST_S
+        control.run(until - 0.01)
+        assert turn(control) == 0
+        control.run(until)
+        assert control.due() is None
+        settle(control)
+        assert (json.loads(client.recv(4096)), control.dropped) == ({"did": "x"}, 0)
+
+
+# --- who may ask --------------------------------------------------------------------------------
 
 ASKS = """import socket, sys
 asks = socket.socket(socket.AF_UNIX)

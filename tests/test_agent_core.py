@@ -613,13 +613,13 @@ def watching():
         found.seen = errors
         found.start()
         made.append(found)
-        running.wait_until(lambda: found.wakes_at == monitor.NEVER or any(part.due() for part in parts), 10, "the monitor sleeps")
+        running.wait_until(lambda: found.wakes_at == monitor.NEVER or found.wakeups, 10, "the monitor sleeps")
         return found
 
     yield start
     for found in made:
         found.stop()
-        assert not found._thread.is_alive()
+        assert not found.alive
         found.close()
 
 
@@ -766,3 +766,30 @@ def test_no_stack_is_taken_of_a_thread_that_serves_another_request_by_now(collec
 def test_a_misspelled_variable_is_told():
     assert settings.read({}, {"MODWSGI_TEL_AGENT_THRESHHOLD": "3"}).problems == (
         "agent: there is no setting 'MODWSGI_TEL_AGENT_THRESHHOLD'",)
+
+
+def test_a_monitor_that_the_application_has_killed_is_seen_and_the_agent_begins_anew(tmp_path):
+    agent = an_agent(tmp_path, emit="on", signal="off")
+
+    class Fatal(Part):
+        def due(self):
+            return 0.0
+
+        def run(self, now):
+            thread = agent.monitor          # what no except clause sees: the thread ends
+            thread._stopping = True
+
+    try:
+        agent.end(agent.begin({}))
+        first = agent.monitor
+        running.wait_until(lambda: first.alive, 10, "it lives")
+        first._parts.append(Fatal())
+        first.wake()
+        running.wait_until(lambda: not first.alive, 10, "it has ended")
+        agent.look(time.monotonic())
+        assert not agent.running and "its thread has ended" in (tmp_path / "log").read_text()
+        agent._again_at = 0.0
+        agent.end(agent.begin({}))
+        assert agent.running and agent.monitor is not first
+    finally:
+        agent.stop()

@@ -18,6 +18,7 @@ import pytest
 
 import interpreters
 import running
+from descriptors import another_file_at
 from modwsgi_tel.agent import watchdog
 from modwsgi_tel.agent.control import PREFIX
 from modwsgi_tel.agent.requests import Requests
@@ -276,6 +277,54 @@ def test_threads_that_begin_requests_at_once_do_no_harm(a_dog):
     for thread in threads:
         thread.join(30)
     assert (errors, dog.problem, any(thread.is_alive() for thread in threads)) == ([], "", False)
+
+
+def precious(tmp_path):
+    """(descriptor, path) of a file of the application's."""
+    path = str(tmp_path / "precious")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC), path
+
+
+CLOSED = "no watchdog for the GIL: the application closed its file"
+
+
+@pytest.mark.parametrize("use", [lambda dog: dog.run(5.0, True), lambda dog: dog.picked(), lambda dog: dog._arm(9.0)])
+def test_where_its_number_is_the_applications_file_it_takes_its_timer_away_and_touches_nothing(a_dog, tmp_path, use):
+    dog = a_dog(timeout=60.0)
+    path, number = dog.path, dog._file
+    assert dog.arm(1.0)
+    theirs, name = precious(tmp_path)
+    try:
+        os.write(theirs, OLD.encode())
+        with another_file_at(number, theirs):
+            use(dog)
+            assert (dog.problem, dog.path, dog.arm(99.0), dog.due(True), dog.picked()) == (CLOSED, "", False, None, None)
+            dog.close()
+            assert os.path.sameopenfile(number, theirs)
+        running.wait_until(lambda: not watchdog._has_timer(), 10, "the timer runs on")
+        with open(name, encoding="ascii") as handle:
+            assert (handle.read(), os.path.exists(path)) == (OLD, False)
+    finally:
+        os.close(theirs)
+    assert (faulthandler.dump_traceback_later, faulthandler.cancel_dump_traceback_later) == OWN
+
+
+def test_where_its_file_is_closed_it_says_so_and_is_not_armed(a_dog):
+    dog = a_dog()
+    os.close(dog._file)
+    assert (dog.arm(1.0), dog.problem, dog.due(True)) == (False, CLOSED, None)
+
+
+@pytest.mark.parametrize("end", [lambda dog: dog.close(), lambda dog: dog.forked()])
+def test_at_the_end_a_number_that_is_the_applications_is_not_closed(a_dog, tmp_path, end):
+    dog = a_dog()
+    number, (theirs, _) = dog._file, precious(tmp_path)
+    try:
+        with another_file_at(number, theirs):
+            end(dog)
+            assert os.path.sameopenfile(number, theirs)
+    finally:
+        os.close(theirs)
 
 
 # --- in processes of their own ------------------------------------------------------------------

@@ -17,6 +17,7 @@ import stat
 import struct
 import time
 
+from modwsgi_tel.agent.monitor import identity
 from modwsgi_tel.errors import TelError
 
 PREFIX = "modwsgi-tel-agent"
@@ -24,6 +25,7 @@ ASKED_BYTES, ANSWER_BYTES = 4 << 10, 4 << 20
 CONNECTIONS_MOST = 4
 ERROR_LENGTH = 500
 LIMIT_S = 2.0                           # for the question to come, and again for its answer to be taken
+REST_S = 1.0                            # after no connection could be accepted: as many files are open as may be
 _NAMES = 4                              # tries to find one that is free
 _PEER = struct.Struct("3i")             # struct ucred: pid, uid, gid
 
@@ -41,28 +43,39 @@ class Control:
     """Answers on an abstract socket: `descriptors()` and `ready()` for who polls, `due()` and `run()` for time.
 
     answer: gives a dict for a request (a dict that has "do"); TelError and ValueError of it say why not.  path: of the telemetry
-    socket, whose owner is looked up when somebody asks.  name: what it is called now, "" where there is no socket; problem: why,
-    or "".
+    socket, whose owner is looked up when somebody asks.  name: what it is called now, "" where there is no socket, or none any more
+    because the application has closed it, or a connection; problem: why, or "".
     asked, refused, dropped (too long, too slow, gone), errors: counters.
     """
 
     def __init__(self, name, answer, path):
         self._answer, self._path = answer, path
         self._held = {}                 # fd -> _Connection
-        self._listener = None
+        self._listener = self._identity = None
+        self._rests_until = None        # monotonic seconds, while the listener is left alone
         self.name = self.problem = ""
         self.asked = self.refused = self.dropped = self.errors = 0
         try:
             self._listener, self.name = _listen(name)
+            self._identity = identity(self._listener.fileno())
         except OSError as error:
             self.problem = f"no control socket: {error.strerror or error}"
 
     def descriptors(self):
         """{fd: events} to poll for."""
+        if self._listener is not None and not all(_is_ours(*each) for each in self._all()):
+            self._stand_down()
         found = {number: connection.events for number, connection in self._held.items()}
-        if self._listener is not None and len(found) < CONNECTIONS_MOST:
+        if self._listener is not None and self._rests_until is None and len(found) < CONNECTIONS_MOST:
             found[self._listener.fileno()] = select.POLLIN
         return found
+
+    def _all(self):
+        return [(self._listener, self._identity), *((each.socket, each.identity) for each in self._held.values())]
+
+    def _stand_down(self):
+        self.problem = "no control socket: the application closed it"
+        self.close()
 
     def ready(self, number, events):
         """poll() says that something can be done with this one.  Raises nothing."""
@@ -76,15 +89,22 @@ class Control:
                 self._write(connection)
         except BlockingIOError:
             pass
+        except _Foreign:
+            self._stand_down()
         except OSError:
             if connection is not None:
                 self._drop(connection)
 
     def due(self):
-        """When the first connection has had its time, or None."""
-        return min((connection.until for connection in self._held.values()), default=None)
+        """When the first connection has had its time, or the listener is back, or None."""
+        times = [connection.until for connection in self._held.values()]
+        if self._rests_until is not None:
+            times.append(self._rests_until)
+        return min(times, default=None)
 
     def run(self, now):
+        if self._rests_until is not None and self._rests_until <= now:
+            self._rests_until = None
         for connection in list(self._held.values()):
             if connection.until <= now:
                 self._drop(connection)
@@ -96,14 +116,23 @@ class Control:
     def close(self):
         for connection in list(self._held.values()):
             self._end(connection)
-        listener, self._listener, self.name = self._listener, None, ""
+        listener, self._listener, self.name, self._rests_until = self._listener, None, "", None
         if listener is not None:
-            listener.close()
+            _let_go(listener, self._identity)
 
     def _accept(self, number):
         if self._listener is None or number != self._listener.fileno():
             return                      # closed in this turn
-        found = socket.socket(fileno=self._listener._accept()[0])
+        if not _is_ours(self._listener, self._identity):
+            raise _Foreign
+        try:
+            number, _ = self._listener._accept()
+        except BlockingIOError:
+            return
+        except OSError:                 # whoever waits to be accepted goes on to wait, so poll() would return at once
+            self._rests_until = time.monotonic() + REST_S
+            return
+        found = socket.socket(fileno=number)
         _, uid, _ = _PEER.unpack(found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid not in (0, os.geteuid()) and uid != _owner(self._path):
             self.refused += 1
@@ -113,6 +142,7 @@ class Control:
         self._held[found.fileno()] = _Connection(found, time.monotonic() + LIMIT_S)
 
     def _read(self, connection):
+        connection.check()
         part = connection.socket.recv(ASKED_BYTES + 1 - len(connection.asked))
         connection.asked += part
         line, end, _ = connection.asked.partition(b"\n")
@@ -142,6 +172,7 @@ class Control:
         return said if len(said) <= ANSWER_BYTES else _packed({"error": f"the answer is too long: {len(said)} bytes"})
 
     def _write(self, connection):
+        connection.check()
         connection.rest = connection.rest[connection.socket.send(connection.rest):]
         if not connection.rest:
             self._end(connection)
@@ -152,16 +183,37 @@ class Control:
 
     def _end(self, connection):
         del self._held[connection.socket.fileno()]
-        connection.socket.close()
+        _let_go(connection.socket, connection.identity)
+
+
+class _Foreign(Exception):
+    """The number of a socket is another file's: the application has closed it."""
 
 
 class _Connection:
     """asked: bytes so far.  rest: what is left of the answer, or None while there is none.  until: monotonic seconds."""
 
-    __slots__ = ("socket", "until", "asked", "rest", "events")
+    __slots__ = ("socket", "identity", "until", "asked", "rest", "events")
 
     def __init__(self, found, until):
         self.socket, self.until, self.asked, self.rest, self.events = found, until, b"", None, select.POLLIN
+        self.identity = identity(found.fileno())
+
+    def check(self):
+        if not _is_ours(self.socket, self.identity):
+            raise _Foreign
+
+
+def _is_ours(held, remembered):
+    return identity(held.fileno()) == remembered
+
+
+def _let_go(held, remembered):
+    """Close a socket, or forget its number where that is another file's."""
+    if _is_ours(held, remembered):
+        held.close()
+    else:
+        held.detach()
 
 
 def _packed(answer):

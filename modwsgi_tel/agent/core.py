@@ -31,7 +31,7 @@ from modwsgi_tel.agent.locations import Locations
 from modwsgi_tel.agent.long import Long, known
 from modwsgi_tel.agent.memory import Memory
 from modwsgi_tel.agent.middleware import Middleware
-from modwsgi_tel.agent.monitor import Monitor
+from modwsgi_tel.agent.monitor import Monitor, close_own, identity
 from modwsgi_tel.agent.pauses import Pauses
 from modwsgi_tel.agent.requests import KEY, Requests
 from modwsgi_tel.agent.sender import Sender
@@ -165,9 +165,7 @@ class Agent:
                     part.close()
             except Exception as more:
                 self.failed_self(more)
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        self._unlock()
         self.timers.forked()
         self._clear()
         self._again_at, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, 3600.0)
@@ -180,11 +178,17 @@ class Agent:
         """
         try:
             self._lock = os.open("/proc/self/comm", os.O_RDONLY | os.O_CLOEXEC)
+            self._lock_identity = identity(self._lock)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return 1 + int.from_bytes(os.urandom(4), "little") % AGENT_NUMBER
         return 0                        # no /proc: then it cannot be told
+
+    def _unlock(self):
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            close_own(lock, self._lock_identity)
 
     def stop(self, reason=None, drain_s=0.0):
         """The end of the process or the interpreter: tell it, and end the thread.
@@ -202,16 +206,14 @@ class Agent:
                 self._drain(drain_s)
             self.running = False
             self.monitor.stop()
-            self.sender.finish(FINISH_S)
+            self.sender.patience(FINISH_S)
             self._tell_stopping()
             if self.emitter is not None:
                 self.emitter.stopped()
             for part in (self.watchdog, self.control, self.pauses, self.lateness, self.memory, self.monitor, self.sender):
                 if part is not None:
                     part.close()
-            lock, self._lock = self._lock, None
-            if lock is not None:
-                os.close(lock)
+            self._unlock()
         except Exception as error:
             self.failed_self(error)
 
@@ -242,8 +244,7 @@ class Agent:
                 if part is not None:
                     part.forked()
             self.timers.forked()        # they count before anything runs
-            if self._lock is not None:
-                os.close(self._lock)
+            self._unlock()
             self._clear()
             self.requests.forked()
             if server.forks_worker() if serves is None else serves:
@@ -310,10 +311,18 @@ class Agent:
                 self.watchdog.arm(now)
             if self.scripts is not None:
                 self.scripts.look()
-            if self.monitor.wakes_at > self.look_at:
+            if not self.monitor.alive:
+                self._begin_again()
+            elif self.monitor.wakes_at > self.look_at:
                 self.monitor.wake()
         except Exception as error:
             self.failed_self(error)
+
+    def _begin_again(self):
+        """The monitor's thread has ended, by whatever of the application's: all begins anew, at the next request."""
+        if self.running and not self.ended:
+            self.running = False
+            self._failed_start(RuntimeError("its thread has ended"))
 
     def over(self, request):
         """A long request has ended, which is in `requests` no more."""

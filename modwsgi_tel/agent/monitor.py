@@ -1,6 +1,9 @@
 """The one thread of an agent: it sleeps in poll() until the first deadline, a wake-up, or a question on the control socket.
 
 It never polls for the sake of polling: where no part has a deadline it sleeps until somebody writes into its pipe.
+
+An application may close descriptors that it does not know of (os.closerange, as daemons do), and then the numbers are those of its own
+files.  Whoever holds one across calls remembers its `identity`, looks at that before each use, and forgets a number that is another's.
 """
 import _thread
 import os
@@ -11,7 +14,24 @@ import time
 
 NEVER = float("inf")
 LONGEST_S = 1e6                         # what is further away is as good as never: poll() counts milliseconds in an int
+SHORTEST_MS = 10                        # between two turns of which nothing but time is the cause: a clock may stand still
+FAILED_MS = 1000                        # after a failure, whatever it is: it does not become a busy loop
 JOIN_S = 2.0                            # at the end of an interpreter; a thread that is left would be fatal there
+
+
+def identity(number):
+    """What an open descriptor stands for: (st_dev, st_ino); None where the number is nobody's."""
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def close_own(number, remembered):
+    """Close a descriptor, unless its number is another file's by now."""
+    if identity(number) == remembered:
+        os.close(number)
 
 
 def originals():
@@ -35,7 +55,7 @@ def originals():
 class Monitor:
     """Runs `parts` (due() -> monotonic seconds or None; run(now)) and `control` (descriptors(), ready(fd, events)).
 
-    errors: called with an exception that a part raised.  each_turn(now): called first, whatever woke it.  `wakes_at`: until when it
+    errors: called with whatever a part raised, SystemExit too.  each_turn(now): called first, whatever woke it.  `wakes_at`: until when it
     sleeps (monotonic seconds); a thread that has something earlier calls `wake`.
     """
 
@@ -47,23 +67,40 @@ class Monitor:
         self._start, lock, self._poll, self.patched_by = originals()
         self._stopping = False
         self._thread = None
+        self._lock = lock
         self._runs = lock()             # held while it runs, where it is no Thread
-        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._least_ms = 0              # to wait in this turn, unless something can be read
+        self._pipe = _pipe()
+
+    @property
+    def alive(self):
+        """Whether its thread runs: False before `start`, and after it has ended for whatever reason."""
+        return self._runs.locked() if self._thread is None else self._thread.is_alive()
 
     def start(self):
         """Raises RuntimeError where no thread can be started."""
-        if self.patched_by:
+        from modwsgi_tel.agent.threads import interpreter_id            # which needs this module
+        if self.patched_by or not interpreter_id():
+            # no Thread: these run what an application gave to threading.setprofile and settrace, which may raise, or take long
             self._runs.acquire()
-            self._start(self._run_apart, ())
+            try:
+                self._start(self._run_apart, ())
+            except BaseException:
+                self._runs.release()
+                raise
             return
-        self._thread = threading.Thread(target=self._run, name="modwsgi-tel agent", daemon=True)
-        self._thread.start()
+        # a further interpreter is only safe to end when the thread's state has gone, which join() alone makes sure
+        thread = threading.Thread(target=self._run, name="modwsgi-tel agent", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def wake(self):
         """Let it look for what is due now; from any thread."""
         self.wakes_at = 0.0
+        _, number, held = self._pipe
         try:
-            os.write(self._in, b"x")
+            if identity(number) == held:
+                os.write(number, b"x")
         except OSError:
             pass                        # it has ended, or the pipe is full: it will wake anyway
 
@@ -71,22 +108,21 @@ class Monitor:
         """End the thread; it is joined, unless that is who calls."""
         self._stopping = True
         self.wake()
-        if self._thread is None:
-            self._runs.acquire(True, JOIN_S)
-        elif self._thread is not threading.current_thread():
+        if self.tid == threading.get_native_id():
+            return
+        if self._thread is not None:
             self._thread.join(JOIN_S)
+        elif self._runs.acquire(True, JOIN_S):
+            self._runs.release()
 
     def close(self):
-        held, self._out, self._in = (self._out, self._in), -1, -1       # a number that is closed may soon be another file's
-        for number in held:
-            try:
-                os.close(number)
-            except OSError:
-                pass
+        (*numbers, held), self._pipe = self._pipe, (-1, -1, ())
+        for number in numbers:
+            close_own(number, held)
 
     def forked(self):
-        """In the child of a fork: the pipe is the parent's."""
-        self._thread = None
+        """In the child of a fork: the thread and the pipe are the parent's."""
+        self._thread, self._runs, self.tid = None, self._lock(), None
         self.close()
 
     def _run_apart(self):
@@ -96,33 +132,42 @@ class Monitor:
             self._runs.release()
 
     def _run(self):
-        self.tid = threading.get_native_id()
-        self._guarded(self._each_turn, time.monotonic())
-        while not self._stopping:
-            try:
-                self._turn()
-            except Exception as error:
-                self._errors(error)
-                self._poll().poll(1000)     # whatever it is, it does not become a busy loop
-        self.wakes_at = NEVER
+        try:
+            self.tid = threading.get_native_id()
+            self._guarded(self._each_turn, time.monotonic())
+            while not self._stopping:
+                try:
+                    self._turn()
+                except BaseException as error:      # SystemExit too: nobody else would learn that it has ended
+                    self._failed(error)
+                    self._poll().poll(FAILED_MS)
+        finally:
+            self.wakes_at = NEVER
 
     def _turn(self):
         self.wakes_at = NEVER           # from here on whoever has something earlier writes into the pipe
+        out, number, held = self._pipe
+        if not identity(out) == identity(number) == held:
+            self.close()                # who has waked meanwhile wrote nothing: the deadline is looked for after this
+            self._pipe = out, _, held = _pipe()
         waits = self._poll()
-        waits.register(self._out, select.POLLIN)
+        waits.register(out, select.POLLIN)
         if self._control is not None:
             for number, events in self._control.descriptors().items():
                 waits.register(number, events)
         deadline = self._deadline()
         self.wakes_at = deadline
         left_s = deadline - time.monotonic()
-        ready = waits.poll(None if left_s > LONGEST_S else 0 if left_s <= 0 else int(left_s * 1000) + 1)
+        wait_ms = 0 if left_s <= 0 else int(left_s * 1000) + 1 if left_s <= LONGEST_S else None
+        ready = waits.poll(wait_ms if wait_ms is None else max(wait_ms, self._least_ms))
+        self._least_ms = 0 if ready else SHORTEST_MS
         self.wakes_at = 0.0
         self.wakeups += 1
         for number, events in ready:
-            if number == self._out:
+            if number == out:
                 try:
-                    os.read(self._out, 4096)
+                    if identity(out) == held:
+                        os.read(out, 4096)
                 except BlockingIOError:
                     pass
             elif self._control is not None:
@@ -148,6 +193,18 @@ class Monitor:
         """What it returns; an exception of one part does not stop the others."""
         try:
             return work(*arguments)
-        except Exception as error:
-            self._errors(error)
+        except BaseException as error:
+            self._failed(error)
             return None
+
+    def _failed(self, error):
+        try:
+            self._errors(error)
+        except BaseException:
+            pass                        # it cannot even be counted
+
+
+def _pipe():
+    """(to read, to write, the identity that both have)"""
+    out, number = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    return out, number, identity(out)

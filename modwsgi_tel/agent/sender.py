@@ -101,7 +101,6 @@ class Sender:
         """
         self._patient = time.monotonic() + seconds
 
-    finish = patience
 
     def _has_room(self, held):
         left_s = self._patient - time.monotonic()

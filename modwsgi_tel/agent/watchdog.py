@@ -8,7 +8,8 @@ What is not covered.  The timer is the process's: of agents in several interpret
 pushes; it writes the threads of the interpreter that armed it, at most 100, of each 100 frames.  Where the application itself
 uses dump_traceback_later, this stands back, if it can see that: through the module's functions, from `install` on.  A fork by C
 code that runs no hooks of Python's leaves a child that hangs at its end when the timer was armed: `before_fork` takes it away
-for os.fork().  A process that was stopped (SIGSTOP) fires when it goes on.
+for os.fork().  A process that was stopped (SIGSTOP) fires when it goes on.  Where the application has closed the file's descriptor,
+that is seen when the timer is pushed back: whoever opens its number and holds the GIL before then finds a dump in his file.
 """
 import fcntl
 import os
@@ -20,6 +21,7 @@ from _thread import allocate_lock
 
 from modwsgi_tel.agent.control import PREFIX
 from modwsgi_tel.agent.frames import Stack
+from modwsgi_tel.agent.monitor import close_own, identity
 from modwsgi_tel.agent.threads import thread_stack, tids
 from modwsgi_tel.stacks.model import Stacks
 
@@ -100,7 +102,7 @@ class Watchdog:
         self.path = self.problem = ""
         self.fired = 0
         self._timeout = timeout
-        self._file = self._faulthandler = None
+        self._file = self._identity = self._faulthandler = None
         self._armed = self._foreign = False
         self.arm_at = float("-inf")     # not before: read by who begins a request
         self._pid = os.getpid()
@@ -110,6 +112,7 @@ class Watchdog:
             return
         try:
             self._file, self.path, self.problem = _open(folder, f"{PREFIX}.{self._pid}.{number}")
+            self._identity = identity(self._file)
             self._begin()
         except Exception as error:
             self._fail(error)
@@ -142,6 +145,22 @@ class Watchdog:
         self.problem = f"no watchdog for the GIL: {getattr(error, 'strerror', None) or type(error).__name__}"
         self.close()
 
+    def _found(self):
+        """os.stat_result of its file, or None where it has none: a number that is another file's by now is forgotten."""
+        file = self._file
+        if file is None:
+            return None
+        try:
+            found = os.fstat(file)
+            if (found.st_dev, found.st_ino) == self._identity:
+                return found
+        except OSError:
+            pass
+        self.problem = "no watchdog for the GIL: the application closed its file"
+        self.close()
+        self.path = ""
+        return None
+
     # --- armed while requests are in flight ---------------------------------------------------
 
     def arm(self, now):
@@ -154,7 +173,10 @@ class Watchdog:
         if not self._arms.acquire(False):
             return False                # another thread is at it, or forks
         try:
-            self._own["dump_traceback_later"][0](self._timeout, file=self._file)
+            file = self._file           # another thread may close it; None would be stderr
+            if self._found() is None or file is None:
+                return False
+            self._own["dump_traceback_later"][0](self._timeout, file=file)
             self.arm_at, self._armed = now + ARM_S, True
         except Exception as error:
             self._fail(error)
@@ -178,10 +200,8 @@ class Watchdog:
                 self._arm(now)
 
     def _has_written(self):
-        try:
-            return self._file is not None and os.fstat(self._file).st_size > 0
-        except OSError:
-            return False
+        found = self._found()
+        return found is not None and found.st_size > 0
 
     def cancel(self):
         """No request is in flight any more, or the process is about to fork."""
@@ -200,9 +220,13 @@ class Watchdog:
             if not self._has_written():
                 return None
             self.cancel()               # waits for a dump that is just being written
-            found = os.fstat(self._file)
-            text = os.pread(self._file, FILE_BYTES, 0).decode("ascii", "replace")
-            os.ftruncate(self._file, 0)
+            file, found = self._file, self._found()
+            if found is None:
+                return None
+            text = os.pread(file, FILE_BYTES, 0).decode("ascii", "replace")
+            if self._found() is None:
+                return None
+            os.ftruncate(file, 0)
         except Exception as error:
             self._fail(error)
             return None
@@ -241,13 +265,12 @@ class Watchdog:
             return
         try:
             if self._pid == os.getpid() and self.path:
-                there, ours = os.lstat(self.path), os.fstat(file)
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                there = os.lstat(self.path)
+                if (there.st_dev, there.st_ino) == self._identity:
                     os.unlink(self.path)
         except OSError:
             pass                        # somebody has removed it
-        finally:
-            os.close(file)
+        close_own(file, self._identity)
 
 
 _ALL = (1 << 64) - 1 & ~(1 << 8 | 1 << 18)      # signals that can be blocked: all but SIGKILL and SIGSTOP
