@@ -97,11 +97,12 @@ def _uids(pid):
     try:
         return {int(word) for word in parse_status(procfs.read(f"/proc/{pid}/status", 65536))[b"Uid"].split()}
     except (OSError, ValueError, KeyError) as error:
-        raise TelError(f"cannot tell whose process {pid} is: {error}") from None
+        reason = explain(pid, error) if isinstance(error, OSError) else f"cannot tell whose process {pid} is: {error}"
+        raise TelError(reason) from None
 
 
-def _open(pid):
-    """Connected sockets of the agents of a process, [(name, socket)].  Raises TelError when there is none."""
+def _open(pid, otherwise):
+    """Connected sockets of the agents of a process, [(name, socket)].  Raises TelError when there is none; otherwise: see ask."""
     uids, found, full, refused = _uids(pid), [], False, False
     for name in find(pid):
         try:
@@ -119,28 +120,28 @@ def _open(pid):
     if found:
         return found
     if full:
-        raise _silent(pid, 0.0)
+        raise _silent(pid, 0.0, otherwise)
     if _elsewhere(pid) or refused:
         raise NoAgent(f"process {pid} is in another network namespace (a container): its agent is asked from within, as by "
-                      f"nsenter -t {pid} -n; or read it from outside: stacks {pid} without --agent")
+                      f"nsenter -t {pid} -n{otherwise and '; or '}{otherwise}")
     raise NoAgent(f"no agent listens in process {pid}: its application needs agent.install() or agent.middleware(), and must "
-                  f"have served something; or read it from outside: stacks {pid} without --agent")
+                  f"have served something{otherwise and '; or '}{otherwise}")
 
 
-def _silent(pid, waited_s):
+def _silent(pid, waited_s, otherwise):
     return NoAnswer(f"the agent in process {pid} does not answer" + (f" within {waited_s:g} s" if waited_s else "") +
-                    f": C code may hold its GIL; read it from outside: stacks {pid} without --agent")
+                    f": C code may hold its GIL; {otherwise or 'ask again later'}")
 
 
 # --- asking -------------------------------------------------------------------------------------
 
-def ask(pid, request, timeout=ANSWERS_S):
+def ask(pid, request, timeout=ANSWERS_S, otherwise=""):
     """The answers of all agents of a process to one request, as dicts, the first agent's first.
 
-    request: {"do": ...}.  Raises TelError: NoAgent, NoAnswer when none answers in time, Denied when it does not answer this user,
+    request: {"do": ...}.  otherwise: what else to do where nobody answers.  Raises TelError: NoAgent, NoAnswer when none answers in time, Denied when it does not answer this user,
     Nonsense for what is no answer, and for one that is an error its text.
     """
-    agents = _open(pid)
+    agents = _open(pid, otherwise)
     try:
         said = _exchanged([each for _, each in agents], json.dumps(request).encode() + b"\n", timeout)
     finally:
@@ -151,7 +152,7 @@ def ask(pid, request, timeout=ANSWERS_S):
         if b"" in said:
             raise Denied(f"the agent in process {pid} hangs up on {_user()}: it answers root, its own user and the owner of its "
                          "telemetry socket")
-        raise _silent(pid, timeout)
+        raise _silent(pid, timeout, otherwise)
     told = [answer for answer in answers if "error" not in answer]
     if not told:
         raise TelError(f"process {pid}: its agent says: {_text(answers[0]['error'])}")
@@ -213,7 +214,7 @@ def stacks(pid, values=False, timeout=ANSWERS_S, files=()):
     """
     start, command, inner_pid = kernel.identity(pid).start, kernel.command(pid), kernel.inner_pid(pid)
     try:
-        answers = ask(pid, {"do": "stacks", "locals": values}, timeout)
+        answers = ask(pid, {"do": "stacks", "locals": values}, timeout, f"read it from outside: stacks {pid} without --agent")
     except NoAnswer as error:
         found = dumped(pid, files)
         if found is None:

@@ -48,11 +48,25 @@ PARAMETERS = (
     ("search", "only rows in which this text is found, in whatever case"),
     ("id", "the one with this number, which this collector has given it"),
     ("pivots", "of the places where long requests spent their time at most so many, the most expensive; 20, where nothing is said"),
+    ("pivots_sort", "these places by `recent`, what they cost in the last ten minutes, those of running requests first, which is so where "
+     "nothing is said; or by `total`, since the collector began"),
     ("agent", "1: ask the agent inside of the process, instead of reading its memory"),
     ("process", "the process with this id, as /api/processes has it"),
     ("interpreter", "the name of a sub-interpreter; without it the main one"),
 )
 
+PIVOT = (
+    ("seconds, recent_s", "what its requests cost since the collector began, and in the last ten minutes"),
+    ("role, waits, stacks, waited", "what most of its stacks do: works, waits for another thread (waits says for what), or unknown; waited of "
+     "stacks waited for others"),
+    ("waits_for, how_known", "the place of what it waits for, and how that is known"),
+    ("blocked_requests, blocked_s, blocked_recent_s", "requests that wait for what this one has, and for how long"),
+    ("cut", "its stacks were cut where it ends: what is further inside may be the same, too"),
+)
+RAISED = (
+    ("first, last", "between these they were, as far as agents told; never later than they were told of"),
+    ("received", "when the newest were told of; what since is compared with"),
+)
 ASKED = (
     ("202", "it will be read; wait_s: in about so many seconds"),
     ("400", "neither pid nor id is given, or a parameter is not known"),
@@ -100,7 +114,8 @@ VIEW_HELP = {
     "stacks": "Where the Python of each process was when the collector last read it, and who holds the GIL; Enter opens one: threads "
               "with the same stack together, innermost frame first.  S on an opened process or slow request leads there too.",
     "time": "Where the time of long requests goes, as agents in the applications tell: what the stacks of each request have in common, "
-            "ranked by the time it cost, those last that but wait for another; Enter opens one: its frames.",
+            "ranked by the time it cost in the last ten minutes, those of running requests first, and what others wait for before those "
+            "that wait for it; Enter opens one: its frames.",
     "exceptions": "Exceptions that left the applications, by type and place, as agents in them tell; Enter opens one: its frames.",
     "collector": "The collector itself: what it received, lost, refused and let go, its memory and CPU, and whether it ever stood still.",
 }
@@ -122,7 +137,8 @@ KIND_HELP = {
                      "then stack_frames.  With slow_log_id.",
     "code_locations": "The text of code locations, told once before their numbers are used, and again when a collector is back.",
     "application_exception": "Exceptions of one type that left the application at one place, with slow_method, slow_path_info and slow_log_id "
-                             "of the newest.",
+                             "of the newest.  They are told again when a collector is back: exception_last says when the newest was; without "
+                             "it the stamp of the datagram counts.",
     "operation_timer": "Operations that the application times, by name.",
     "loop_lateness": "An event loop that a callback held longer than a limit, with the stack that did.",
     "thread_stack": "One thread of a dump of all: dump_threads of them belong together.  With slow_log_id, slow_method and slow_path_info of the "
@@ -297,6 +313,8 @@ def program_page():
         *prose("Answers are JSON in UTF-8, without NaN or infinity, packed with gzip when the client accepts that; errors are "
                "JSON too: an object with the key error.  HEAD is answered wherever GET is."),
         *tagged([_route(route) for route in ROUTES]),
+        ".Pp", "Of each of the pivots of", ".Li GET /api/slow :", *tagged([(f"Li {name}", prose(what)) for name, what in PIVOT]),
+        ".Pp", "Of each row of", ".Li GET /api/exceptions :", *tagged([(f"Li {name}", prose(what)) for name, what in RAISED]),
         ".Pp", "Parameters:", *tagged([(_tag(name), prose(what)) for name, what in PARAMETERS]),
         ".Pp", "The statuses of", ".Li POST /api/stacks :", *tagged([(f"Li {status}", prose(what)) for status, what in ASKED]),
         ".Pp", *prose("Its outcome is in GET /api/stacks: the stacks, or problem.  With --stacks-post auto it is open where only this machine "

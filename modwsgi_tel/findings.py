@@ -14,7 +14,7 @@ than one; `hostname` and `process_group` null where it is about all; `since` wal
 from collections import OrderedDict, deque, namedtuple
 
 from modwsgi_tel.figures import duration, moment, number, percent, size
-from modwsgi_tel.state.facts import FULL_CAPACITY, RECENT_S
+from modwsgi_tel.state.facts import FULL_CAPACITY, RECENT_S, UNSEEN_S
 from modwsgi_tel.state.process import ENDED
 
 CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
@@ -174,9 +174,10 @@ def _errors(look):
 
 def _silent(look):
     facts = look.facts
-    everyone = [each for group in facts["groups"] for each in group["silent"]]
+    everyone = [each for group in facts["groups"] for each in group["silent"] if not each.late]
     nothing = facts["heard_s"] is not None and facts["heard_s"] >= SILENT_S       # of one that stops may still come some
-    if everyone and nothing and len(everyone) == facts["processes"] and not any(each.alive for each in everyone):
+    late = sum(1 for group in facts["groups"] for each in group["silent"] if each.late)
+    if everyone and nothing and len(everyone) + late == facts["processes"] and not any(each.alive for each in everyone):
         shortest, inside = min(each.silent_s for each in everyone), sum(each.inside for each in everyone)
         since = max(each.since for each in everyone)
         if shortest >= SILENT_S:
@@ -185,7 +186,7 @@ def _silent(look):
                       since=since)
             return
     for group in _serving(look):
-        silent = [each for each in group["silent"] if each.silent_s >= SILENT_S]
+        silent = [each for each in group["silent"] if each.silent_s >= SILENT_S and not each.late]
         if not silent:
             continue
         inside, shortest = sum(each.inside for each in silent), min(each.silent_s for each in silent)
@@ -201,6 +202,23 @@ def _silent(look):
             yield Saw(f"{len(silent)} processes of {group['name']} silent for {_age(shortest)} or longer"
                       + (f", {_many(inside, 'request')} inside" if inside else "") + worst,
                       figures, group, since=min(each.since for each in silent))
+
+
+def _heard_late(look):
+    for group in _serving(look):
+        late = [each for each in group["silent"] if each.silent_s >= SILENT_S and each.late]
+        if late:
+            shortest = min(each.silent_s for each in late)
+            yield Saw(f"{_many(len(late), 'process')} of {group['name']} silent for {_age(shortest)}"
+                      f"{' or longer' if len(late) > 1 else ''}: {late[0].late}",
+                      {"processes": len(late), "silent_s": shortest}, group, since=min(each.since for each in late))
+
+
+def _no_request_seen(look):
+    for group in _serving(look):
+        if group["unseen"]:
+            yield Saw(f"the agent in {_many(group['unseen'], 'process')} of {group['name']} has seen no request for "
+                      f"{duration(UNSEEN_S)}: is it in the interpreter of the application?", {"processes": group["unseen"]}, group)
 
 
 def _nothing_runs(look):
@@ -397,7 +415,34 @@ RULES = (
     Rule("wrong-datagrams", WARNING, _wrong_datagrams,
          f"{WRONG_LEAST} or more datagrams in the last minute were not as the format says.",
          "The collector's own view shows the last of them and who sent them."),
+    Rule("heard-late", INFO, _heard_late,
+         f"A process has sent nothing for {SILENT_S:.0f} s, and its agent had said that uWSGI lets no thread of its run between requests.",
+         "Start uWSGI with --enable-threads; until then silence says nothing of such a process."),
+    Rule("no-request-seen", INFO, _no_request_seen,
+         f"Under a mod_wsgi that does not report itself no agent of a group has seen a request, {duration(UNSEEN_S)} after its process was "
+         "first heard.",
+         "Nobody may have asked for anything; else see that WSGIImportScript names the application-group that WSGIApplicationGroup has."),
 )
+
+# What else to do where the WSGI server is another one than mod_wsgi: {(rule, how agent_server begins): advice}.
+_ELSEWHERE = {
+    ("vanished", "gunicorn"): "Look for WORKER TIMEOUT in gunicorn's log: --timeout kills a worker that does not come back from a request; "
+                              "else for the OOM killer in the kernel's log.",
+    ("vanished", "uWSGI"): "Look for HARAKIRI in uWSGI's log: harakiri kills a worker whose request takes longer; else for the OOM killer in "
+                           "the kernel's log.",
+    ("stuck-request", "gunicorn"): "See in slow what it waits for; gunicorn's --timeout ends a worker of sync that does not come back, never "
+                                   "one with threads for a request alone.",
+    ("stuck-request", "uWSGI"): "See in slow what it waits for; uWSGI's harakiri ends a worker whose request takes longer.",
+    ("memory-growth", "gunicorn"): "Compare with what it served; gunicorn's --max-requests bounds it until the leak is found.",
+    ("memory-growth", "uWSGI"): "Compare with what it served; uWSGI's max-requests bounds it until the leak is found.",
+    ("stopping-long", "gunicorn"): "It may wait for requests inside: see slow; gunicorn's --graceful-timeout bounds it.",
+    ("stopping-long", "uWSGI"): "It may wait for requests inside: see slow; uWSGI's worker-reload-mercy bounds it.",
+}
+
+
+def _advice(rule, group):
+    server = (group["server"].split() or [""])[0] if group else ""
+    return _ELSEWHERE.get((rule.id, server), rule.advice)
 
 
 # --- the memory -------------------------------------------------------------------------------
@@ -519,7 +564,7 @@ class Findings:
         key = rule.id, (hostname, name), saw.process, saw.about
         since = self._memory.hold(key, saw.since, now, wall)
         return Finding(rule.id, rule.severity, hostname, name, saw.pid, saw.process, saw.since if saw.exact else since,
-                       saw.text, rule.advice, saw.figures)
+                       saw.text, _advice(rule, saw.group), saw.figures)
 
 
 _PLACE = {rule.id: (SEVERITIES.index(rule.severity), place) for place, rule in enumerate(RULES)}

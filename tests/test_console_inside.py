@@ -12,7 +12,7 @@ from consoles import DESIGN, SMALL, WIDE, Looking
 from insiders import APP, told
 from modwsgi_tel.console import exceptions, inside, pivots, slow, views
 from modwsgi_tel.console.cells import ASCII, UNICODE, Size, plain
-from modwsgi_tel.console.frames import drawn
+from modwsgi_tel.console.frames import drawn, frames_of
 from modwsgi_tel.console.keys import Table, Ui
 
 NOW = 1_700_000_000.0
@@ -265,6 +265,9 @@ def test_of_a_group_the_overview_says_what_is_known_to_be_of_it():
     assert lines(inside.overview(told, "shop", 80, UNICODE)) == [
         " exceptions 3 E at shop.py:1 f (key x)", " time goes  4.0 s of 2 long requests in shop.py:1 f (key 0)"]
     assert inside.overview(told, "other", 80, UNICODE) == []
+    told["pivots"][1].update(recent_s=2.0, blocked_requests=2, blocked_s=11.7)
+    assert lines(inside.overview({**told, "exceptions": 0, "top_exceptions": []}, "shop", 80, UNICODE)) == [
+        " time goes  2.0 s in 10 min, of 2 long requests in shop.py:1 f, which makes 2", "            requests wait 11.7 s (key 0)"]
 
 
 # --- times and exceptions -------------------------------------------------------------------------
@@ -275,7 +278,8 @@ def test_what_the_panes_ask_for():
     assert pivots.PANE.paths(ui, size) == {"time": "/api/slow?limit=0&pivots=30"}
     far = ui._replace(tables=(("time", Table(cursor=40)),))
     assert pivots.PANE.paths(far, size) == {"time": "/api/slow?limit=0&pivots=60"}
-    for whole in (ui._replace(group="shop"), ui._replace(open=("pivot", "shop", ())), far._replace(tables=(("time", Table(cursor=999)),))):
+    assert pivots.PANE.paths(ui._replace(group="a&b"), size) == {"time": "/api/slow?limit=0&group=a%26b&pivots=30"}
+    for whole in (ui._replace(open=("pivot", "shop", ())), far._replace(tables=(("time", Table(cursor=999)),))):
         assert pivots.PANE.paths(whole, size) == {"time": "/api/slow?limit=0&pivots=200"}
     ui = Ui(view="exceptions", glyphs=UNICODE, group="a&b", tables=(("exceptions", Table("count", False, 0, "Val", 40)),))
     assert exceptions.PANE.paths(ui, size) == {
@@ -286,10 +290,11 @@ def test_what_the_panes_ask_for():
 def test_keys_lead_through_what_a_collector_tells(fleet):
     console = Looking(*fleet, view="overview")
     console.press("T")
-    assert console.view["errors"] == {} and [row["seconds"] for row in console.view["time"]["pivots"]] == [5.0, 4.0, 2.5, 3.0]
-    console.press("end", "enter")
+    assert console.view["errors"] == {} and [row["seconds"] for row in console.view["time"]["pivots"]] == [4.0, 5.0, 3.0, 2.5]
+    assert " makes 1 request wait 3.0 s; its thread waits in sleep, for nobody in its\n process\n" in console.screen()
+    console.press("down", "down", "enter")
     assert console.screen().splitlines()[3:12] == [
-        " cart.py:77 put, called from wsgi.py:12", " 3.0 s of 1 long request, 1 of them running, of shop",
+        " cart.py:77 put, called from wsgi.py:12", " 3.0 s (3.0 s in the last 10 min) of 1 long request, 1 of them running, of shop",
         " waits for stock.py:301 reserve, called from wsgi.py:12: the rlock says its", " owner: request 0.5", " /cart 1", "",
         " What the stacks of each of these requests have in common", f"   put                 {APP}/cart.py:77",
         "   application         /srv/shop/wsgi.py:12"]
@@ -315,7 +320,7 @@ def test_every_row_of_what_a_collector_tells_can_be_opened(fleet, view):
 
 def test_an_opened_place_stays_open_when_others_come_before_it_and_says_when_it_is_gone(fleet):
     console = Looking(*fleet, view="time")
-    console.press("down", "enter")
+    console.press("enter")
     before = console.screen()
     console.view["time"]["pivots"].reverse()
     assert console.screen() == before and "stock.py:301 reserve" in before
@@ -332,8 +337,20 @@ def test_a_group_has_its_own_places_alone(fleet):
     assert console.ui.group == "shop" and pivots.PANE.count(console.view, console.ui) == 4
 
 
+def test_how_many_stacks_waited_and_that_stacks_were_cut_is_said():
+    row = {"place": "inside of a.py:1 f", "frames": some_frames(("f", "/a.py", 1)), "cut": True, "seconds": 9.0, "recent_s": 1.0, "role": "waits",
+           "waits": "rlock", "waits_for": None, "how_known": "who would end its wait is not known: rlock", "waited": 3, "stacks": 4, "requests": 2}
+    view = {"time": {"pivots": [row], "pivots_matched": 7}}
+    ui = Ui(view="time", glyphs=UNICODE)
+    found = plain(pivots.PANE.body(view, ui, Size(14, 90))).splitlines()
+    assert found[0] == " Where the time of long requests goes: 7 places"
+    assert found[-2:] == [" who would end its wait is not known: rlock (3 of its 4 stacks waited for others)", " its paths are not known"]
+    opened = plain(pivots.PANE.body(view, ui._replace(open=("pivot", "", frames_of(row))), Size(14, 90))).splitlines()
+    assert opened[-2:] == ["   [stacks were cut here: what is further inside may be the same, too]", "   f /a.py:1"]
+
+
 def test_a_page_is_turned_as_a_page():
-    rows = [{"place": f"a.py:{number} f", "frames": some_frames(("f", "/a.py", number)), "seconds": 1.0, "role": "works"} for number in range(40)]
+    rows = [{"place": f"a.py:{number} f", "frames": some_frames(("f", "/a.py", number)), "seconds": 9.0, "recent_s": 1.0, "role": "works"} for number in range(40)]
     ui = Ui(view="time", glyphs=UNICODE, tables=(("time", Table(cursor=7)),))
     found = plain(pivots.PANE.body({"time": {"pivots": rows}}, ui, Size(8, 80))).splitlines()
     assert [each.split()[-3] for each in found[2:]] == [f"a.py:{number}" for number in range(6, 12)] and found[3].startswith("> 1.0 s")

@@ -189,6 +189,9 @@ def test_what_is_missing_of_a_stack_is_marked_where_it_is_missing():
     calls = (("inner", "/a.py", 1), ("outer", "/b.py", 2))
     assert groups(a_thread(1, *calls, problem="cut: bad frame")) == [
         " thread 1  waiting in futex (futex_do_wait)", "   inner /a.py:1", "   outer /b.py:2", "   [cut: bad frame]"]
+    for problem in ("cut: 9 frames in the middle", "cut: 9 of 11 frames left out after the innermost 1"):
+        assert groups(a_thread(1, *calls, problem=problem)) == [
+            " thread 1  waiting in futex (futex_do_wait)", "   inner /a.py:1", f"   [{problem}]", "   outer /b.py:2"]
     assert groups(a_thread(1, *calls, problem="moving", state="running", wait=None)) == [
         " thread 1  running", "   [moving: it ran on while it was read; these frames need not belong together]",
         "   inner /a.py:1", "   outer /b.py:2"]

@@ -154,17 +154,23 @@ def test_text_has_what_agents_told_below_the_processes(monkeypatch):
     time.tzset()
     lines = text.splitlines()
     assert lines[lines.index(next(line for line in lines if line.startswith("agents: "))):] == [
-        "agents: in 1 process, standard telemetry by those of 1; 3 datagrams lost, 0 errors of their own",
+        "agents: in 1 process, standard telemetry by those of 1; 3 of their datagrams could not be sent (before a collector came, too); "
+        "0 errors of their own",
         "an agent says: locals=maybe: wants on or off",
         "event loops were held 4 times: 1.5 s in all, 750 ms the longest",
         "",
-        " time  requests  active  thread        where long requests have their time           waits for                                     paths",
-        "5.0 s         1       1  works         report.py:42 report, called from wsgi.py:12   -                                             /report 1",
-        "4.0 s         1       1  works: sleep  stock.py:301 reserve, called from wsgi.py:12  -                                             /stock 1",
-        "2.5 s         1       0  works         pay.py:55 charge, called from wsgi.py:12      -                                             /pay 1",
-        "3.0 s         1       1  waits: rlock  cart.py:77 put, called from wsgi.py:12        stock.py:301 reserve, called from wsgi.py:12  /cart 1",
+        "10 min  in all  requests  active  thread        where long requests have their time           waits for                             "
+        "        paths",
+        " 4.0 s   4.0 s         1       1  works: sleep  stock.py:301 reserve, called from wsgi.py:12  makes 1 request wait 3.0 s            "
+        "        /stock 1",
+        " 5.0 s   5.0 s         1       1  works         report.py:42 report, called from wsgi.py:12   -                                     "
+        "        /report 1",
+        " 3.0 s   3.0 s         1       1  waits: rlock  cart.py:77 put, called from wsgi.py:12        stock.py:301 reserve, called from wsgi"
+        ".py:12  /cart 1",
+        " 2.5 s   2.5 s         1       0  works         pay.py:55 charge, called from wsgi.py:12      -                                     "
+        "        /pay 1",
         "",
-        "exceptions that left the applications: 8 at 2 places, most of them",
+        "exceptions that left the applications: 8 at 2 places",
         "count  last   type               at                                         path     group",
         "    7  22:13  ValueError         orders.py:9 check, called from wsgi.py:12  /orders  shop",
         "    1  22:13  shop.PaymentError  pay.py:55 charge, called from wsgi.py:12   /pay     shop",
@@ -172,6 +178,16 @@ def test_text_has_what_agents_told_below_the_processes(monkeypatch):
         "operation  count  seconds     mean     p50      p95     p99     max  errors",
         "db.query      40   409 ms  10.2 ms  2.3 ms  11.8 ms  243 ms  250 ms       2",
         "cache.get   9000   8.1 ms   0.9 us  4.0 us   4.0 us  4.0 us  4.0 us       0"]
+
+
+def test_text_says_how_many_of_its_stacks_waited_and_how_many_places_of_exceptions_are_shown():
+    found = the_summary(*told())
+    agent = found["agent"]
+    agent["pivots"][2].update(waited=3, stacks=4)
+    agent.update(exceptions=90, exception_places=7, top_exceptions=agent["top_exceptions"] * 2)
+    lines = as_text(found).splitlines()
+    assert sum("waits: rlock 3/4  cart.py:77 put" in line for line in lines) == 1
+    assert "exceptions that left the applications: 90 at 7 places, the 4 most frequent" in lines
 
 
 def test_what_applications_name_at_length_is_cut_and_printable():

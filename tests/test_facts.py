@@ -35,7 +35,7 @@ def test_the_facts_of_one_process_are_its_newest_tick_and_the_row_of_its_group()
         "hostname": "web1", "process_group": "app", "name": "app", "serves": True, "window": row["windows"]["1m"],
         "gc_dropped": 0, "processes": 1, "reporting": 1, "taking": 1, "full": 0, "process_s": 1.0, "silent": [],
         "stopping": [], "vanished": [], "stops": {}, "slow": NOTHING_SLOW,
-        "rss": [Rss(ids(fleet)[0], 7, 50 << 20, 1.0)]}
+        "rss": [Rss(ids(fleet)[0], 7, 50 << 20, 1.0)], "server": "", "unseen": 0}
     assert facts(fleet, [row], 2.0, WALL + 2) == {
         "processes": 1, "reporting": 1, "silent": 0, "live": 1, "ended": 0, "ended_wall": None, "heard_s": 1.0, "lost": 0,
         "wrong": 0, "groups": [group]}

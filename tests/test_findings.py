@@ -10,6 +10,8 @@ from modwsgi_tel.figures import moment
 from modwsgi_tel.findings import FINDINGS_MOST, HELD_MOST, RULES, SEVERITIES, Finding, Findings, verdict
 from modwsgi_tel.state import view
 from modwsgi_tel.state.facts import facts
+from modwsgi_tel.wire.codec import named
+from modwsgi_tel.wire.fields import AGENT_FLAG, AGENT_STATE
 
 FULL = dict(request_threads_active=5, capacity_utilization=1.0)
 
@@ -338,6 +340,51 @@ def test_a_process_that_vanished_is_a_finding_for_ten_minutes():
     assert watch.at(11.0) == {"vanished": f"pid 7 of app vanished at {told(1)}: killed?"}
     watch.fold(609.0, Worker(6, seq=1).tick(1))
     assert set(watch.at(610.0)) == {"vanished"} and watch.at(611.0) == {}
+
+
+def by_an_agent(pid=7, **more):
+    """An Agent's datagrams, where nobody else tells of the process."""
+    worker = Worker(pid, flags=AGENT_FLAG)
+    return worker, worker.datagram(AGENT_STATE, named(**{"agent_version": "1", "agent_emits": 1, "agent_begun": 9, **more}))
+
+
+@pytest.mark.parametrize("server, says", [
+    ("gunicorn 20.1.0", "WORKER TIMEOUT in gunicorn's log"), ("uWSGI 2.0.21", "HARAKIRI in uWSGI's log"),
+    ("mod_wsgi 4.9.4", "a segmentation fault in Apache's"), ("", "a segmentation fault in Apache's")])
+def test_what_kills_a_process_is_looked_for_where_its_server_says_it(server, says):
+    watch, (worker, state) = Watch(), by_an_agent(agent_server=server)
+    watch.fold(1.0, worker.started(), state, worker.tick(1), Worker(6).tick(1))
+    for pid in (6, 7):
+        watch.fleet.answer(pid, an_answer(nspids=(pid,)), 1.0, WALL + 1)
+    watch.fleet.expire(10.0, WALL + 10)
+    watch.fleet.answer(7, an_answer(alive=False), 10.0, WALL + 10)
+    watch.fold(10.0, Worker(6, seq=1).tick(1))
+    found = watch.one(11.0)
+    assert (found["id"], says in found["advice"]) == ("vanished", True)
+
+
+def test_a_process_whose_agent_said_that_it_is_heard_late_is_no_critical_finding():
+    said = "uWSGI lets no thread of Python's run between requests without --enable-threads: what the agent tells comes late"
+    watch, (worker, state) = Watch(), by_an_agent(agent_server="uWSGI 2.0.21", agent_problem=said)
+    watch.fold(1.0, worker.started(), state, worker.tick(1))
+    watch.fold(1.0, worker.slow("a"))
+    watch.fold(39.0, Worker(6).tick(1))
+    found = watch.one(40.0)
+    assert (found["id"], found["severity"], found["text"], found["since"]) == (
+        "heard-late", "info", f"1 process of app silent for 39 s: {said}", WALL + 1)
+    watch.fold(52.0, worker.tick(1), Worker(6, seq=1).tick(1))
+    assert watch.at(53.0) == {}
+
+
+@pytest.mark.parametrize("begun, server, after_s, found", [
+    (0, "mod_wsgi 4.9.4", 302, True), (0, "mod_wsgi 4.9.4", 290, False), (3, "mod_wsgi 4.9.4", 302, False), (0, "gunicorn 20", 302, False)])
+def test_an_agent_that_sees_no_request_may_be_in_the_wrong_interpreter(begun, server, after_s, found):
+    watch, (worker, state) = Watch(), by_an_agent(agent_server=server, agent_begun=begun)
+    watch.fold(1.0, worker.started(), state)
+    for now in range(2, after_s):
+        watch.fold(float(now), worker.tick(0))
+    assert watch.at(float(after_s)) == ({
+        "no-request-seen": "the agent in 1 process of app has seen no request for 5 min: is it in the interpreter of the application?"} if found else {})
 
 
 def test_several_that_vanished_are_one_finding():

@@ -86,8 +86,8 @@ def entry(fleet, log_id="a", now=10.0):
     return found
 
 
-def pivots(fleet, most=20):
-    return fleet.inside.pivots.view(fleet.slow, most)
+def pivots(fleet, most=20, now=10.0, **more):
+    return fleet.inside.pivots.view(fleet.slow, most, now, **more)[0]
 
 
 def costs(fleet):
@@ -369,13 +369,14 @@ def test_pivots_are_added_up_over_requests_and_processes_of_a_group_the_most_exp
         agent = Agent(pid)
         fold(fleet, agent.started(), agent.locations(), agent.long(slow_path_info=path),
              agent.stack(1, seconds, pivot=(APP, place), stack_state="running"))
+    works = {"cut": False, "paths_other": 0, "process_group": "app", "role": "works", "waits": None, "waits_for": None,
+             "how_known": "its thread runs, or waits in a system call of its own", "waited": 0, "blocked_requests": 0, "blocked_s": 0.0,
+             "blocked_recent_s": 0.0}
     assert pivots(fleet) == [
-        {"place": "db.py:7 query, called from wsgi.py:3", "frames": shown(QUERY, APP), "seconds": 20.0, "requests": 1, "active": 1,
-         "paths": {"/c": 1}, "paths_other": 0, "process_group": "app", "role": "works", "waits": None, "waits_for": None,
-         "how_known": "its thread runs, or waits in a system call of its own"},
-        {"place": "views.py:42 report, called from wsgi.py:3", "frames": shown(VIEW, APP), "seconds": 7.0, "requests": 2, "active": 2,
-         "paths": {"/a": 1, "/b": 1}, "paths_other": 0, "process_group": "app", "role": "works", "waits": None, "waits_for": None,
-         "how_known": "its thread runs, or waits in a system call of its own"}]
+        {**works, "place": "db.py:7 query, called from wsgi.py:3", "frames": shown(QUERY, APP), "seconds": 20.0, "recent_s": 20.0,
+         "requests": 1, "active": 1, "paths": {"/c": 1}, "stacks": 1},
+        {**works, "place": "views.py:42 report, called from wsgi.py:3", "frames": shown(VIEW, APP), "seconds": 7.0, "recent_s": 7.0,
+         "requests": 2, "active": 2, "paths": {"/a": 1, "/b": 1}, "stacks": 2}]
 
 
 def test_paths_of_a_pivot_beyond_four_are_counted_together():
@@ -401,6 +402,96 @@ def test_who_waits_for_another_is_told_from_whom_he_waits_for_and_stands_behind_
         ("db.py:7 q", "works", None, None, "its thread runs, or waits in a system call of its own"),
         ("lock.py:1", "waits", "rlock", "db.py:7 query, called from wsgi.py:3", "the rlock says its owner: request owner")]
     assert [row["seconds"] for row in pivots(fleet)] == [10.0, 17.0]
+    assert [(row["blocked_requests"], row["blocked_s"], row["blocked_recent_s"]) for row in pivots(fleet)] == [(2, 17.0, 17.0), (0, 0.0, 0.0)]
+
+
+def test_the_owner_that_stacks_told_of_goes_along_when_the_pivot_of_a_request_shrinks():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long("owner"), agent.stack(1, 10.0, pivot=(APP, QUERY), log_id="owner", stack_state="running"))
+    fold(fleet, agent.long("w"), *(agent.stack(number, 2.0 + number, pivot=(APP, VIEW, WAIT) if number == 1 else None, shared=3, log_id="w",
+         stack_state="waiting futex", stack_waits="rlock", stack_owner_log_id="owner", stack_owner_tid=4) for number in (1, 2, 3)))
+    fold(fleet, agent.long("owner", done=True), agent.stack(4, 6.0, QUERY, pivot=(APP, VIEW), log_id="w", stack_state="running"))
+    [waits] = [row for row in pivots(fleet) if row["place"].startswith("views.py")]
+    assert {name: waits[name] for name in ("role", "waits", "waits_for", "how_known", "waited", "stacks")} == {
+        "role": "waits", "waits": "rlock", "waits_for": "db.py:7 query, called from wsgi.py:3", "how_known": "the rlock says its owner: request owner",
+        "waited": 3, "stacks": 4}
+
+
+def test_an_owner_of_whom_less_is_known_does_not_take_the_place_of_one_that_is_known():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long("owner"), agent.stack(1, 9.0, pivot=(APP, QUERY), log_id="owner"))
+    waiting(fleet, agent, "w", 3.0, stack_waits="rlock", stack_owner_log_id="owner")
+    fold(fleet, agent.stack(2, 4.0, shared=2, log_id="w", stack_waits="rlock"),
+         agent.stack(3, 5.0, shared=2, log_id="w", stack_waits="rlock", stack_owner_tid=77))
+    assert pivots(fleet)[1]["waits_for"] == "db.py:7 query, called from wsgi.py:3"
+    waiting(fleet, agent, "other", 3.0, stack_waits="rlock", stack_owner_tid=78)            # of another request, at the same place
+    assert pivots(fleet)[1]["waits_for"] == "db.py:7 query, called from wsgi.py:3"
+    fold(fleet, agent.stack(4, 6.0, RENDER, pivot=(APP,), log_id="w", stack_waits="rlock"))
+    [moved] = [row for row in pivots(fleet) if row["place"] == "wsgi.py:3 application"]
+    assert (moved["waits_for"], moved["waited"]) == ("db.py:7 query, called from wsgi.py:3", 4)
+
+
+@pytest.mark.parametrize("told, role, waits, waited, how", [
+    (["rlock", None], "works", None, 1, "its thread runs, or waits in a system call of its own"),
+    (["rlock", "rlock", None], "waits", "rlock", 2, "who would end its wait is not known: rlock"),
+    ([None, None, "rlock"], "works", None, 1, "its thread runs, or waits in a system call of its own"),
+    (["sleep", "sleep", "rlock"], "works", "sleep", 1, "its thread waits in sleep, for nobody in its process"),
+    (["rlock", "sleep", "lock"], "waits", "rlock", 2, "who would end its wait is not known: rlock"),
+    (["rlock", "sleep", None, None], "works", None, 1, "its thread runs, or waits in a system call of its own"),
+])
+def test_what_most_stacks_do_is_what_is_said_of_all_and_how_many_waited_for_others(told, role, waits, waited, how):
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long())
+    for number, kind in enumerate(told, 1):
+        more = {"stack_waits": kind, "stack_state": "waiting futex"} if kind else {"stack_state": "running"}
+        fold(fleet, agent.stack(number, 1.0 + number, pivot=(APP,) if number == 1 else None, shared=1, **more))
+    [row] = pivots(fleet)
+    assert (row["role"], row["waits"], row["waited"], row["stacks"], row["how_known"]) == (role, waits, waited, len(told), how)
+
+
+def test_what_pivots_cost_lately_is_told_and_ranked_running_ones_first():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations())
+    for log_id, place, seconds, now in (("old", VIEW, 500.0, 1000.0), ("new", QUERY, 50.0, 2000.0), ("runs", RENDER, 3.0, 2000.0)):
+        fold(fleet, agent.long(log_id, slow_duration=seconds), agent.stack(1, seconds, pivot=(APP, place), log_id=log_id), now=now)
+        if log_id != "runs":
+            fold(fleet, agent.long(log_id, done=True, slow_duration=seconds), now=now)
+    assert [(row["place"][:7], row["seconds"], row["recent_s"], row["active"]) for row in pivots(fleet, now=2000.0)] == [
+        ("html.py", 3.0, 3.0, 1), ("db.py:7", 50.0, 50.0, 0), ("views.p", 500.0, 0.0, 0)]
+    assert [row["seconds"] for row in pivots(fleet, now=2000.0, sort="total")] == [500.0, 50.0, 3.0]
+    assert [round(row["recent_s"], 6) for row in pivots(fleet, now=2510.0)] == [3.0, 50.0, 0.0]     # its minute is the last that counts
+    assert [row["recent_s"] for row in pivots(fleet, now=2580.0)] == [0.0, 0.0, 0.0]
+
+
+def test_of_a_request_that_runs_for_long_the_last_ten_minutes_count_and_go_along_with_its_pivot():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long(), agent.stack(1, 3000.0, pivot=(APP, VIEW)), now=5970.0)
+    [row] = pivots(fleet, now=5970.0)
+    assert (row["seconds"], row["recent_s"]) == (3000.0, 570.0)         # nine minutes, and half of this one
+    fold(fleet, agent.stack(2, 3020.0, pivot=(APP,)), now=5990.0)
+    [row] = pivots(fleet, now=5990.0)
+    assert (row["place"], row["seconds"], row["recent_s"]) == ("wsgi.py:3 application", 3020.0, 590.0)
+    fold(fleet, agent.long("b"), agent.stack(1, 40.0, pivot=(APP,), log_id="b"), agent.stack(3, 3025.0, pivot=(), log_id="a"), now=5995.0)
+    assert [(row["place"], row["seconds"], row["recent_s"]) for row in pivots(fleet, now=5995.0)] == [
+        ("nothing in common", 3025.0, 595.0), ("wsgi.py:3 application", 40.0, 40.0)]
+
+
+def test_a_request_whose_stacks_are_no_longer_taken_goes_on_to_cost_time():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long(), agent.stack(1, 2.0, pivot=(APP, VIEW)), agent.long(slow_duration=300.0), now=400.0)
+    assert costs(fleet) == {"views.py:42 report, called from wsgi.py:3": (300.0, 1, 1)}
+
+
+def test_the_place_of_a_pivot_that_ends_where_stacks_were_cut_is_not_said_as_if_it_were_known():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.long("cut"), agent.stack(1, 2.0, RENDER, pivot=(APP, VIEW), log_id="cut", stack_left_out=70,
+                                                                  stack_cut_at=0),
+         agent.long("w"), agent.stack(1, 1.0, pivot=(APP, WAIT), log_id="w", stack_waits="rlock", stack_owner_log_id="cut"),
+         agent.long("before"), agent.stack(1, 0.5, VIEW, RENDER, pivot=(APP,), log_id="before", stack_left_out=70, stack_cut_at=1))
+    assert [(row["place"], row["cut"], row["waits_for"]) for row in pivots(fleet)] == [
+        ("inside of views.py:42 report, called from wsgi.py:3", True, None),
+        ("lock.py:1 wait, called from wsgi.py:3", False, "inside of views.py:42 report, called from wsgi.py:3"),
+        ("wsgi.py:3 application", False, None)]
 
 
 def test_a_plain_lock_does_not_know_its_owner():
@@ -450,7 +541,7 @@ def test_a_dump_is_shown_when_all_its_threads_have_come():
     one, two = found["threads"]
     assert (one["tid"], one["name"], one["state"], one["wait"], one["frames"]) == (11, "T1", "waiting", "futex (futex_wait)", shown(VIEW, APP))
     assert one["request"] == Request("a", None, "GET", "/report", "agent")._asdict()
-    assert (two["request"], two["whole"], two["problem"]) == (None, False, "cut: 4 frames are left out of the middle")
+    assert (two["request"], two["whole"], two["problem"]) == (None, False, "cut: 4 frames left out after the innermost 0")
 
 
 def test_a_dump_that_is_not_whole_is_shown_after_two_seconds_and_says_so():
@@ -494,7 +585,7 @@ def test_exceptions_are_added_up_by_type_and_place_over_processes_and_outlive_th
     assert found["exceptions"][0] == {
         "id": 1, "type": "app.Broken", "place": "views.py:42 report, called from wsgi.py:3", "frames": shown(VIEW, APP), "count": 7,
         "path": "/8", "method": "POST", "request_id": "r8", "text": "no such row", "process_group": "app", "processes": 2,
-        "first": WALL + 7, "last": WALL + 8}
+        "first": WALL + 3, "last": WALL + 4, "received": WALL + 8}
     assert [row["count"] for row in get(fleet, "/api/exceptions")[1]["exceptions"]] == [9, 7]
 
 
@@ -514,6 +605,30 @@ def test_a_count_of_exceptions_that_comes_late_or_again_adds_nothing():
     fleet, agent = a_fleet(), Agent()
     fold(fleet, agent.locations(), agent.raised(1, 5), agent.raised(1, 3), agent.raised(1, 5), agent.raised(1, 6, exception_places_lost=4))
     assert (fleet.inside.exceptions_counted, fleet.inside.exceptions_lost, details(fleet)["exceptions"]) == (10, 4, 10)
+
+
+@pytest.mark.parametrize("last, stamp, at", [
+    (WALL + 100, WALL + 9000, WALL + 100),              # it was told after an outage: when it was is told apart
+    (WALL + 9999, WALL + 9000, WALL + 9000),            # not later than it was told of
+    (WALL - 9e6, WALL + 8999, WALL + 8999),             # nonsense
+    (None, WALL + 8999, WALL + 8999), (None, WALL + 9001, WALL + 9000), (None, WALL + 5000, WALL + 9000),
+])
+def test_an_exception_is_dated_by_when_it_was_as_far_as_that_is_told(last, stamp, at):
+    fleet, agent = a_fleet(), Agent()
+    told = {} if last is None else {"exception_last": last}
+    fold(fleet, agent.locations(), agent.datagram(APPLICATION_EXCEPTION, named(
+        exception_place=1, exception_type="E", exception_count=2, exception_frames=[1], **told), stamp=stamp), now=9000.0)
+    [row] = get(fleet, "/api/exceptions", 9000.0)[1]["exceptions"]
+    assert (row["first"], row["last"], row["received"]) == (at, at, WALL + 9000)
+    assert [len(get(fleet, f"/api/exceptions?since={WALL + since}", 9000.0)[1]["exceptions"]) for since in (8999, 9000)] == [1, 0]
+
+
+def test_exceptions_that_are_told_again_do_not_become_newer():
+    fleet, agent = a_fleet(), Agent()
+    fold(fleet, agent.locations(), agent.raised(1, 5), agent.raised(1, 5), now=50.0)
+    before = get(fleet, "/api/exceptions")[1]["exceptions"]
+    fold(fleet, agent.raised(1, 5), now=60.0)
+    assert get(fleet, "/api/exceptions")[1]["exceptions"] == before
 
 
 def test_exceptions_are_bounded(monkeypatch):
@@ -603,7 +718,27 @@ def test_the_pivots_are_in_the_answer_about_slow_requests():
          agent.stack(1, 2.0, pivot=(APP,), log_id="b"))
     answers = {most: get(fleet, f"/api/slow?pivots={most}") for most in (0, 1, 200, 201)}
     assert [len(answers[most][1]["pivots"]) for most in (0, 1, 200)] == [0, 1, 2] and answers[201][0] == 400
+    assert [(answers[most][1]["pivots_matched"], answers[most][1]["pivots_problem"]) for most in (0, 1)] == [(2, None)] * 2
     assert answers[1][1]["pivots_evicted"] == 0 and answers[1][1]["slow_requests"][0]["entry"]["agent"]["stacks"] == 1
+
+
+def test_pivots_of_one_group_alone_and_in_the_order_that_is_asked_for():
+    fleet = a_fleet()
+    for pid, group, seconds, done in ((7, "a", 90.0, True), (8, "b", 50.0, True), (9, "a", 2.0, False)):
+        agent = Agent(pid, group=group)
+        fold(fleet, agent.started(), agent.locations(), agent.long(slow_duration=seconds),
+             agent.stack(1, seconds, pivot=(APP, PLACES[pid - 6])), *([agent.long(done=True, slow_duration=seconds)] if done else ()))
+
+    def asked(query):
+        told = get(fleet, f"/api/slow?limit=0&{query}")[1]
+        return [row["seconds"] for row in told["pivots"]], told["pivots_matched"], told["pivots_problem"]
+
+    assert asked("group=a") == asked("group=a&pivots_sort=recent") == ([2.0, 90.0], 2, None)
+    assert asked("group=a&pivots_sort=total") == ([90.0, 2.0], 2, None)
+    assert asked("group=b&pivots=1") == ([50.0], 1, None) and asked("group=c") == ([], 0, None)
+    assert asked("pivots=1") == ([2.0], 3, None)
+    assert asked("pid=7") == ([], 0, "what long requests have in common is kept by group, not by process: ask without pid")
+    assert get(fleet, "/api/slow?pivots_sort=x") == (400, {"error": "pivots_sort=x: one of recent, total", "status": 400})
 
 
 # --- bounds and nonsense ------------------------------------------------------------------

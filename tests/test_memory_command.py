@@ -81,4 +81,9 @@ def test_a_process_without_an_agent_is_told_what_to_do():
     finally:
         process.stdin.close()
         process.wait(10)
-    assert status == 2 and "no agent" in problem and problem.count("\n") == 1
+    assert (status, problem) == (2, f"modwsgi-tel: no agent listens in process {process.pid}: its application needs agent.install() or "
+                                    "agent.middleware(), and must have served something\n")
+
+
+def test_a_process_that_is_not_there_is_told_as_stacks_tells_it():
+    assert run(4194999) == (2, "", "modwsgi-tel: there is no process 4194999: it has ended, or that is its pid in another container\n")

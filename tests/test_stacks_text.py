@@ -141,6 +141,29 @@ def test_what_is_not_known_is_said():
         "",
         "Thread ? (no name)  state not known",
         '  File "/f.py", line ?, in f']
+    assert text(process._replace(threads=(process.threads[0]._replace(name="MainThread"),))).splitlines()[4] == 'Thread "MainThread"  state not known'
+
+
+def test_frames_that_were_left_out_of_the_middle_are_missed_there():
+    calls = tuple(Frame(f"f{number}", "/a.py", number) for number in range(1, 5))
+    shown = [f'  File "/a.py", line {number}, in f{number}' for number in range(4, 0, -1)]
+    for problem, outer in (("cut: 1200 frames in the middle", 2), ("cut: 1200 of 1204 frames left out after the innermost 3", 1),
+                           ("cut: 1200 frames left out after the innermost 4", 0)):
+        lines = body(a_process(a_thread(1, calls, problem=problem, owns_gil=None)), width=200)
+        assert lines[0].endswith(f"  [{problem}]")
+        assert lines[1:] == [*shown[:outer], "  [1,200 frames are left out here]", *shown[outer:]]
+    values = tuple(((f"v{number}", "1"),) for number in range(1, 5))
+    lines = body(a_process(a_thread(1, calls, problem="cut: 9 frames in the middle", values=values)))
+    assert [line.strip() for line in lines if " = " in line] == ["v4 = 1", "v3 = 1", "v2 = 1", "v1 = 1"]
+    outer = (calls[2]._replace(interpreter=2), calls[3])
+    lines = body(a_process(a_thread(1, calls[:2] + outer, problem="cut: 9 frames in the middle"), interpreters=(0, 2)))
+    assert lines[-4:] == ["  [9 frames are left out here]", "  [in interpreter 0 from here]", *shown[2:]]
+
+
+def test_where_agents_tell_all_and_no_thread_has_a_request_there_is_none():
+    inside = a_process(a_thread(1, owns_gil=None), a_thread(2, owns_gil=None))
+    assert "  no request in flight\n" in text(inside, requests=True, width=200) and "request" not in text(inside)
+    assert "  requests are not known\n" in text(inside._replace(problem="threads in interpreters without an agent: 1"), requests=True, width=200)
 
 
 def test_a_process_without_threads_is_said_so():

@@ -139,8 +139,9 @@ def _title(group, several, glyphs):
     """Who has a stack, in one text: of one thread all, of several what they have in common."""
     first = group[0]
     if len(group) == 1:
-        name = "" if first.name is None else f' "{clip(safe(first.name, glyphs), 40, glyphs)}"'
-        told = [f"thread {_tid(first)}{name}"]
+        name = "" if first.name is None else f'"{clip(safe(first.name, glyphs), 40, glyphs)}"'
+        tid = "" if first.tid is None and name else _tid(first)
+        told = [" ".join(filter(None, ("thread", tid, name)))]
     else:
         told = [f"{len(group):,} threads"]
     if first.idle:
@@ -212,8 +213,20 @@ def _stack(thread, cols, glyphs):
     if thread.problem == MOVING:
         told = "moving: it ran on while it was read" + ("; these frames need not belong together" if frames else "")
         return [*sentence(f"[{told}]", cols, "warn", glyphs, "   "), *frames]
-    # the outer frames are what is missing
-    return [*frames, *sentence(f"[{safe(thread.problem, glyphs)}]", cols, "warn", glyphs, "   ")]
+    # the outer frames are what is missing, where nothing else is said
+    told, inner = sentence(f"[{safe(thread.problem, glyphs)}]", cols, "warn", glyphs, "   "), _inner(thread)
+    if inner is None:
+        return [*frames, *told]
+    share = share_of(thread.frames, cols)
+    return [*rows_of(thread.frames[:inner], cols, share), *told, *rows_of(thread.frames[inner:], cols, share)]
+
+
+def _inner(thread):
+    """How many frames stand inside of those that are left out of the middle of a stack; None where it is not the middle."""
+    _, found, after = thread.problem.partition(" left out after the innermost ")
+    if found and after.isascii() and after.isdigit() and len(after) < 10:
+        return min(int(after), len(thread.frames))
+    return len(thread.frames) // 2 if thread.problem.endswith(" frames in the middle") else None
 
 
 def _requests(group, cols, glyphs):

@@ -1,11 +1,11 @@
-"""Where the time of long requests goes: what the stacks of each have in common, ranked by the time it cost; Enter opens one.
+"""Where the time of long requests goes: what the stacks of each have in common, ranked by the time it cost lately; Enter opens one.
 
 An agent in the application tells it.  A place has no number that stays: it is known by its frames.
 """
 from modwsgi_tel.console.cells import Span, clip, line, safe
 from modwsgi_tel.console.draw import Column, table
 from modwsgi_tel.console.frames import dicts_of, drawn, frames_of, rows_of, sentence, text_of, whole_of
-from modwsgi_tel.console.inside import amount_of, begun, dict_of
+from modwsgi_tel.console.inside import amount_of, begun, dict_of, makes_wait
 from modwsgi_tel.console.keys import Pane, table_of
 from modwsgi_tel.console.paging import asked, scrolled, window_of
 from modwsgi_tel.console.words import counted, group_name, marked, missing, seconds, whole
@@ -18,6 +18,7 @@ WAITS = "waits"                         # a role
 NONE = ("No long request with stacks so far: an agent in the application tells of them. `agent.install()` under mod_wsgi, "
         "`application = agent.middleware(application)` under any other server: see man modwsgi-tel.")
 OLDER = "This collector does not tell where the time goes."
+CUT = "[stacks were cut here: what is further inside may be the same, too]"
 _UNKNOWN = "unknown parameter"          # how a collector from before there were agents answers
 GONE = ("It is no longer among the most expensive, or its requests have had another part in common since. Esc leads back to those "
         "that are.")
@@ -25,10 +26,10 @@ GONE = ("It is no longer among the most expensive, or its requests have had anot
 
 def _paths(ui, size):
     most = MOST
-    if ui.open is None and ui.group is None:
+    if ui.open is None:
         room = _room(size)
         most = min(MOST, (window_of(table_of(ui).cursor, room) // room + 2) * room)     # the page behind it too
-    return {"time": asked("/api/slow", limit=0, pivots=most)}
+    return {"time": asked("/api/slow", limit=0, group=ui.group, pivots=most)}
 
 
 def _room(size):
@@ -42,6 +43,11 @@ def _found(view, ui):
 
 def _count(view, ui):
     return len(_found(view, ui))
+
+
+def _matched(answer, found):
+    """How many there are, as far as a collector tells."""
+    return max(whole_of(answer.get("pivots_matched")) or 0, len(found))
 
 
 def _row(view, ui):
@@ -89,7 +95,8 @@ def _table(view, ui, size):
 
 def _head(answer, found, glyphs):
     evicted = whole_of(answer.get("pivots_evicted"))
-    return line(Span(f" Where the time of long requests goes: {counted(len(found), 'place')}", "bold"),
+    many = _matched(answer, found)
+    return line(Span(f" Where the time of long requests goes: {counted(many, 'place')}", "bold"),
                 Span(f"  {evicted:,} cheaper ones forgotten" if evicted else "", "dim"))
 
 
@@ -111,7 +118,8 @@ def _columns(ui, chosen, found, cols):
         return safe(max(paths)[1], glyphs) if paths else UNKNOWN
 
     return [
-        Column("", "   time", lambda row: marked(f"{seconds(amount_of(row.get('seconds')), glyphs):>6}", row is chosen), width=7, keep=9),
+        Column("", " 10 min", lambda row: marked(f"{seconds(amount_of(row.get('recent_s')), glyphs):>6}", row is chosen), width=7, keep=9),
+        Column("", "in all", lambda row: seconds(amount_of(row.get("seconds")), glyphs), width=6, keep=3),
         Column("", "reqs", lambda row: whole(whole_of(row.get("requests")), glyphs), width=4, keep=8),
         Column("", "now", lambda row: whole(whole_of(row.get("active")), glyphs),
                lambda row: "warn" if whole_of(row.get("active")) else "", 3, keep=7),
@@ -126,8 +134,12 @@ def _columns(ui, chosen, found, cols):
 def _known(row, cols, glyphs):
     """Lines of what is known of one besides its place: whom it waits for, its paths."""
     how, waits_for = safe(begun(row.get("how_known")), glyphs), safe(text_of(row.get("waits_for")), glyphs)
-    # what it waits for comes first: that is what has to be seen
+    # what it waits for comes first: that is what has to be seen; as does who waits for it
     told = f"waits for {waits_for}: {how}" if waits_for else how or UNKNOWN
+    waited, stacks = whole_of(row.get("waited")), whole_of(row.get("stacks"))
+    if waited and stacks and waited < stacks:
+        told += f" ({waited:,} of its {stacks:,} stacks waited for others)"
+    told = makes_wait(row, glyphs) + "; " * bool(makes_wait(row, glyphs)) + told
     return [*sentence(told, cols, _role_style(row) and "warn", glyphs)[:2], *sentence(_path_words(row, glyphs), cols, "", glyphs)[:1]]
 
 
@@ -153,13 +165,14 @@ def _opened(view, ui, size):
         return scrolled([*lines, line(), *rows_of(frames, cols)], ui.scroll, size.rows)
     frames = frames_of(row)
     requests, active = whole_of(row.get("requests")), whole_of(row.get("active"))
-    head = (f"{seconds(amount_of(row.get('seconds')), glyphs)} of {counted(requests, 'long request')}"
+    head = (f"{seconds(amount_of(row.get('seconds')), glyphs)} ({seconds(amount_of(row.get('recent_s')), glyphs)} in the last 10 min) of "
+            f"{counted(requests, 'long request')}"
             + (f", {whole(active, glyphs)} of them running" if active else "")
             + f", of {group_name(text_of(row.get('process_group')), glyphs)}")
     rows = [line(Span(f" {safe(text_of(row.get('place')), glyphs) or UNKNOWN}", "bold")), *sentence(head, cols, "", glyphs),
             *([] if row.get("role") == WAITS else sentence(role_words(row, glyphs), cols, "", glyphs)), *_known(row, cols, glyphs), line(),
             line(Span(" What the stacks of each of these requests have in common", "accent")),
-            *rows_of(frames, cols)]
+            *(sentence(CUT, cols, "warn", glyphs, "   ") if row.get("cut") is True else []), *rows_of(frames, cols)]
     if not frames:
         rows.append(line(Span("   (nothing)", "dim")))
     return scrolled(rows, ui.scroll, size.rows)

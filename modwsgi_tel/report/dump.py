@@ -193,21 +193,22 @@ def _agents(found):
         return []
     told = found["agent"]
     lines = ["", f"agents: in {counted(told['processes'], 'process', 'processes')}, standard telemetry by those of {told['emitting']}; "
-                 f"{told['lost']} datagrams lost, {told['errors']} errors of their own"]
+                 f"{told['lost']} of their datagrams could not be sent (before a collector came, too); {told['errors']} errors of their own"]
     lines += [f"an agent says: {printable(problem)}" for problem in told["problems"]]
     late = told["lateness"]
     if late["count"]:
         lines.append(f"event loops were held {counted(late['count'], 'time')}: {duration(late['seconds'])} in all, "
                      f"{duration(late['max'])} the longest")
     if told["pivots"]:
-        heads = ["time", "requests", "active", "thread", "where long requests have their time", "waits for", "paths"]
-        rows = [[duration(row["seconds"]), row["requests"], row["active"], _role(row), _short(row["place"]), _waits_for(row), _paths(row)]
-                for row in told["pivots"]]
-        lines += ["", *table(heads, rows, heads[:3])]
+        heads = ["10 min", "in all", "requests", "active", "thread", "where long requests have their time", "waits for", "paths"]
+        rows = [[duration(row["recent_s"]), duration(row["seconds"]), row["requests"], row["active"], _role(row), _short(row["place"]),
+                 _waits_for(row), _paths(row)] for row in told["pivots"]]
+        lines += ["", *table(heads, rows, heads[:4])]
     if told["exceptions"]:
         rows = [[row["count"], moment(row["last"], found["time"]), _short(row["type"]), _short(row["place"]), _short(row["path"] or "-"),
                  row["process_group"] or "(embedded)"] for row in told["top_exceptions"]]
-        lines += ["", f"exceptions that left the applications: {told['exceptions']} at {counted(told['exception_places'], 'place')}, most of them",
+        most = f", the {len(rows)} most frequent" if told["exception_places"] > len(rows) else ""
+        lines += ["", f"exceptions that left the applications: {told['exceptions']} at {counted(told['exception_places'], 'place')}{most}",
                   *table(["count", "last", "type", "at", "path", "group"], rows, ["count"])]
     if told["timers"]:
         names = ("seconds", "mean", "p50", "p95", "p99", "max")
@@ -222,11 +223,17 @@ def _short(text):
 
 
 def _role(row):
-    return f"{row['role']}: {row['waits']}" if row["waits"] else row["role"]
+    """`waits: rlock 3/4`: three of its four stacks waited for others."""
+    some = f" {row['waited']}/{row['stacks']}" if row["role"] == "waits" and row["waited"] < row["stacks"] else ""
+    return f"{row['role']}: {row['waits']}{some}" if row["waits"] else row["role"]
 
 
 def _waits_for(row):
-    return _short(row["waits_for"] or (row["how_known"] if row["role"] == "waits" else "-"))
+    if row["waits_for"] or row["role"] == "waits":
+        return _short(row["waits_for"] or row["how_known"])
+    if row["blocked_requests"]:
+        return f"makes {counted(row['blocked_requests'], 'request')} wait {duration(row['blocked_s'])}"
+    return "-"
 
 
 def _paths(row):

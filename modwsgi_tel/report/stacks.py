@@ -3,6 +3,7 @@
 Nothing here reads anything: a Stacks goes in, text comes out.  `sources`, where given, is asked for
 source lines: `.line(file, number)` -> text or None, `.changed(file)` -> whether it is newer than the process.
 """
+import re
 import time
 
 from modwsgi_tel.figures import counted, duration
@@ -18,6 +19,8 @@ BOOTSTRAP = ("_bootstrap", "_bootstrap_inner", "run")    # of threading.py: how 
 BUSY = 0.2                              # CPU seconds a second, above which a thread that stays at a place works there
 CUT = "..."
 KNOWN = ("environ", "agent")            # a request that is no guess
+# how agents, and who hands a look on, say that frames are missing in the middle of a stack
+_LEFT_OUT = re.compile(r"cut: (\d{1,9})(?: of \d{1,9})? frames (?:in the middle|left out after the innermost (\d{1,9}))")
 
 _STATES = {RUNNING: "running", WAITING: "waiting", DISK: "waiting for a disk", STOPPED: "stopped", GONE: "has ended",
            UNKNOWN: "state not known"}
@@ -67,6 +70,8 @@ def _tid(thread):
 
 
 def _named(thread):
+    if thread.tid is None and thread.name is not None:
+        return f'"{_shown(thread.name, NAME_MOST)}"'
     return f"{_tid(thread)} (no name)" if thread.name is None else f'{_tid(thread)} "{_shown(thread.name, NAME_MOST)}"'
 
 
@@ -216,11 +221,20 @@ def _bootstrap(frames):
 
 
 def _thread_stack(thread, sources, width, interpreter=None):
-    """Lines of one ThreadStack, and what is missing where it is missing: a cut stack lacks its outer frames."""
+    """Lines of one ThreadStack, and what is missing where it is missing: of a cut stack its outer frames, where it does not say that
+    others are."""
     if is_whole(thread):
         if not thread.frames:
             return ["  (no Python frames)"]
         return _stack(thread.frames, thread.values, sources, width, interpreter)
+    left_out = _LEFT_OUT.match(thread.problem)
+    if left_out and thread.frames:
+        count, inner = left_out.groups()
+        inner = len(thread.frames) // 2 if inner is None else min(int(inner), len(thread.frames))
+        parts = [(thread.frames[part], (thread.values or ())[part]) for part in (slice(inner, None), slice(inner))]
+        (outer, _), _ = parts
+        return [*_stack(*parts[0], sources, width, interpreter), f"  [{int(count):,} frames are left out here]",
+                *_stack(*parts[1], sources, width, interpreter if interpreter is None or not outer else outer[0].interpreter)]
     if thread.problem == MOVING:
         gap = "it ran on while it was read" + (": these frames need not belong together" if thread.frames else ", at every try")
     else:
@@ -274,11 +288,19 @@ def _head(stacks, width, requests=False, looks=""):
     order = [*_STATES.values(), "idle"]
     told = ", ".join(f"{counts[word]:,} {word}" for word in order if word in counts)
     lines += _wrapped([f"{counted(len(stacks.threads), 'thread')}: {told or 'none with a Python state'}", _gil(stacks),
-                       _interpreters(stacks), "requests are not known" if requests and not any(
-                           thread.request for thread in stacks.threads) else ""], width, "  ")
+                       _interpreters(stacks), _without_requests(stacks) if requests else ""], width, "  ")
     if stacks.problem:
         lines += _wrapped([f"not all is shown: {_shown(stacks.problem, 2 * TEXT_MOST)}"], width, "  ")
     return lines
+
+
+def _without_requests(stacks):
+    """What is said where no thread has a request, or ""."""
+    if any(thread.request for thread in stacks.threads):
+        return ""
+    # agents know each request; of what they do not see they say so
+    told = stacks.threads and not stacks.problem and all(thread.owns_gil is None for thread in stacks.threads)
+    return "no request in flight" if told else "requests are not known"
 
 
 def _gil(stacks):

@@ -15,7 +15,9 @@ cost, one read of each newest tick: the rules run while nobody asks.
          "processes", "reporting", "taking",    # taking: of those that report the ones that do not stop
          "full",                                # of these the ones with every thread busy
          "silent": [Silent], "stopping": [Stopping], "vanished": [Vanished], "stops": {reason: [Stop]},
-         "slow": Slowness, "rss": [Rss]}]}
+         "slow": Slowness, "rss": [Rss],
+        "server",                              # as an agent of theirs says, as "gunicorn 20.1.0"; "" where none does
+        "unseen"}]}                            # processes whose agents report for mod_wsgi and have not seen a request; see _unseen
 
 Names of groups are at most NAME_LENGTH in "name"; paths at most PATH_LENGTH.  Both are raw text.
 """
@@ -36,12 +38,16 @@ FULL_CAPACITY = 0.9                     # a thread that had one short request in
 SLOW_READ = 96                          # records of active slow requests that are read in one look, over all groups
 RUNNING_MOST = 64                       # of these, the longest of a group are told one by one
 SLOW_READ_LEAST = 4                     # of one group all the same
+UNSEEN_S = 300.0                        # for so long an agent has seen no request that may see none ever
+LATE = "--enable-threads"               # in what an agent says of uWSGI, which then runs no thread between requests
+LATE_LENGTH = 200
 AGE_MOST_S = 30 * 86400.0               # a longer duration is nonsense
 RSS_MOST = 1 << 50
 
-Silent = namedtuple("Silent", "process pid silent_s since inside alive held", defaults=("",))
+Silent = namedtuple("Silent", "process pid silent_s since inside alive held late", defaults=("", ""))
 Silent.__doc__ = """A process that fell silent: its id and pid, for how long (monotonic), since when (wall), requests
-inside, what /proc says (True, or None when it cannot say), and where it is held by its stacks (see taken.holder), or ""."""
+inside, what /proc says (True, or None when it cannot say), where it is held by its stacks (see taken.holder), or "", and what its agent
+has said of why it is heard late, or ""."""
 
 Stopping = namedtuple("Stopping", "process pid seconds since reason")
 Stopping.__doc__ = "A process that said it stops and still goes on, `seconds` later."
@@ -131,6 +137,7 @@ def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
     name = group.name[1][:NAME_LENGTH] or "(embedded)"
     minute = row["windows"]["1m"]
     interval = max([process.interval for process in group.processes.values()], default=1.0)
+    server, unseen = _agents(group.processes.values(), now)
     return {"hostname": group.name[0], "process_group": group.name[1],
             "name": f"{name} on {group.name[0][:NAME_LENGTH]}" if many_hosts else name,
             "serves": serves, "window": minute, "gc_dropped": row["counters"]["gc_dropped_events"],
@@ -138,13 +145,34 @@ def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
             "process_s": minute["ticks"] * interval,
             "silent": silent, "stopping": stopping, "vanished": _vanished(vanished, gone), "stops": stops,
             "slow": _slow(slow, most, now) if slow else NOTHING_SLOW,
-            "rss": rss}
+            "rss": rss, "server": server, "unseen": unseen}
 
 
 def _silent(process, take, now):
     held = take.held if take is not None and take.now >= process.last_now else ""
     return Silent(process.id, process.pid, max(0.0, now - process.last_now), process.last_wall, _inside(process),
-                  alive(process), held)
+                  alive(process), held, _late(process))
+
+
+def _late(process):
+    found = (state.get("agent_problem", "") for state in (process.agents.states.values() if process.agents else ()))
+    return next((problem[:LATE_LENGTH] for problem in found if LATE in problem), "")
+
+
+def _agents(processes, now):
+    """(the WSGI server of a group's processes, how many of them have agents that report and have not seen a request).
+
+    None has where any agent of the group saw one, or nobody but mod_wsgi serves: then it is not known which interpreters serve.
+    """
+    server, unseen, seen = "", 0, False
+    for process in processes:
+        states = list(process.agents.states.values()) if process.agents else ()
+        server = next((state["agent_server"] for state in states if state.get("agent_server")), server)
+        begun = [state.get("agent_begun", 0) for state in states]
+        seen = seen or any(begun)
+        unseen += (not process.ended and now - process.first_now > UNSEEN_S and any(state.get("agent_emits") for state in states)
+                   and is_fresh(process, now))
+    return server, unseen if server.startswith("mod_wsgi") and not seen else 0
 
 
 def _stopping(process, wall):

@@ -21,6 +21,7 @@ from modwsgi_tel.wire.buckets import BUCKETS, percentiles
 from modwsgi_tel.wire.codec import decode, encode, named
 from modwsgi_tel.wire.fields import (AGENT_STATE, APPLICATION_EXCEPTION, BY_NAME, CODE_LOCATIONS, LONG_REQUEST, LOOP_LATENESS,
                                      MEMORY_GROWTH, OPERATION_TIMER, REQUEST_STACK, TEXT, THREAD_STACK)
+from modwsgi_tel.wire.shapes import HEADER
 
 AGENTS_MOST = 4096                      # of all processes
 NUMBERS_MOST = 16                       # agents of one process
@@ -31,6 +32,7 @@ PLACES_MOST, TIMERS_MOST, LOOPS_MOST = 512, 256, 32         # of one agent
 LINES_MOST = 50                         # of a look at memory
 EXCEPTIONS_MOST, EXCEPTION_BYTES, EXCEPTION_FRAMES = 1000, 8 << 20, 64
 PROCESSES_MOST = 64                     # of one exception that are told apart
+RAISED_S, STAMP_S = 30 * 86400.0, 3600.0    # an exception that is older, a datagram that was longer under way, is nonsense
 NAMES_MOST = 1000                       # timers over all processes
 ANNOTATIONS_MOST = 32
 DUMPS_MOST, DUMP_BYTES, DUMP_S = 64, 16 << 20, 2.0          # dumps that are being put together
@@ -38,7 +40,7 @@ THREADS_MOST = 1024
 REPORTER_S, REPORTER_INTERVALS = 10.0, 5                    # mod_wsgi's own reporter is alive that was heard so lately
 TEXT_MOST, NAME_MOST, FILE_MOST, SAID_MOST, VALUES_MOST = 255, 127, 1024, 512, 16384
 NUMBER_MOST, SECONDS_MOST, BYTES_SAID_MOST = 1 << 53, 1e12, 1e18
-PROBLEMS_MOST = 8
+PROBLEMS_MOST, SUMMARY_ROWS = 8, 5
 
 _LOG_ID = BY_NAME["slow_log_id"].id
 _STATES = frozenset((RUNNING, WAITING, DISK, STOPPED))
@@ -150,15 +152,18 @@ class Loop:
 
 
 class Raised:
-    """Exceptions of one type that came out at one place, over the processes of a group."""
+    """Exceptions of one type that came out at one place, over the processes of a group.
 
-    __slots__ = ("key", "number", "agent", "count", "path", "method", "request_id", "text", "pids", "first_wall", "last_wall", "bytes")
+    first_wall, last_wall: between these they were, as far as it was told; heard_wall: when the newest was told of."""
+
+    __slots__ = ("key", "number", "agent", "count", "path", "method", "request_id", "text", "pids", "first_wall", "last_wall",
+                 "heard_wall", "bytes")
 
     def __init__(self, key, number, agent, wall):
         self.key, self.number, self.agent, self.count = key, number, agent, 0
         self.path = self.method = self.request_id = self.text = None
         self.pids = {}                  # process's id -> (pid, sender's pid)
-        self.first_wall = self.last_wall = wall
+        self.first_wall = self.last_wall = self.heard_wall = wall
         self.bytes = 1000 + sum(map(cost, key[2]))
 
     group = property(lambda self: self.key[0])
@@ -168,7 +173,8 @@ class Raised:
         inner = [Frame(*location, self.agent) for location in reversed(self.key[2])]
         return {"id": self.number, "type": self.type, "place": place(inner) if inner else "?", "frames": [frame_json(frame) for frame in inner],
                 "count": self.count, "path": self.path, "method": self.method, "request_id": self.request_id, "text": self.text,
-                "process_group": self.group, "processes": len(self.pids), "first": self.first_wall, "last": self.last_wall}
+                "process_group": self.group, "processes": len(self.pids), "first": self.first_wall, "last": self.last_wall,
+                "received": self.heard_wall}
 
     def brief(self):
         return {name: value for name, value in self.view().items() if name in ("id", "type", "place", "count", "path", "process_group", "last")}
@@ -369,9 +375,9 @@ class Inside:
         watch.stacks = max(watch.stacks, min(agents.whole(fields, "request_stacks") or 0, 1 << 31))
         self.pivots.told(watch, (fields.get("slow_script_name", "") + fields.get("slow_path_info", ""))[:SAID_MOST])
         seconds = agents.amount(fields, "slow_duration", 1e9)
-        if seconds is not None and (fields.get("slow_record_state") or watch.first is None):
+        if seconds is not None:
             watch.elapsed_s = max(watch.elapsed_s, seconds)
-            self.pivots.charge(watch)
+            self.pivots.charge(watch, now)
         if fields.get("slow_record_state"):
             watch.done = True
             watch.release()
@@ -405,9 +411,9 @@ class Inside:
             self.pivots.move(watch, self._located(agent, pivot))
         stack = watch.history[-1] if watch.history else watch.first
         agents.unknown += sum(number not in agent.locations for number in inner)
-        self.pivots.charge(watch)
+        self.pivots.charge(watch, now)
         owner = key + stack.waits.owner_request.encode() if stack.waits and stack.waits.owner_request else None
-        self.pivots.note(watch, stack, owner)
+        self.pivots.note(watch, stack, owner, fleet.slow)
         fleet.slow.weigh(key + log_id, watch, now, wall)
 
     @staticmethod
@@ -467,9 +473,11 @@ class Inside:
         more = max(0, count - known[1])
         known[1] = max(count, known[1])
         self._count_exceptions(agents, more)
-        row = self._raised(name, process, agent, wall)
+        at = _raised_at(agents, fields, datagram, wall)
+        row = self._raised(name, process, agent, at)
         row.count += more
-        row.last_wall = wall
+        if more:
+            row.first_wall, row.last_wall, row.heard_wall = min(row.first_wall, at), max(row.last_wall, at), wall
         row.path = (fields.get("slow_script_name", "") + fields.get("slow_path_info", ""))[:SAID_MOST] or row.path
         row.method = fields.get("slow_method", "")[:32] or row.method
         row.request_id = fields.get("slow_log_id", "")[:NAME_MOST] or row.request_id
@@ -624,6 +632,19 @@ class Inside:
         fleet.taken.told(process, f"agent: {dump.reason}" if dump.reason else "agent", stacks, now, wall)
 
 
+def _raised_at(agents, fields, datagram, wall):
+    """When the newest of these exceptions was, wall seconds; never later than it was told of.
+
+    An agent tells again what it had counted, when a collector comes late or comes back.  One from before exception_last does not tell
+    when that was: then it is as of the datagram, whose stamp counts where it is of the last hour.
+    """
+    last = agents.amount(fields, "exception_last")
+    if last and last >= wall - RAISED_S:
+        return min(last, wall)
+    stamp = HEADER.unpack_from(datagram)[6]
+    return stamp if wall - STAMP_S <= stamp <= wall else wall
+
+
 def source_name(number):
     """The name of an agent among the sources of its process."""
     return f"agent {number}" if number else "agent"
@@ -634,7 +655,10 @@ def _thread(agents, interpreter, frames, fields):
     state, _, wait = fields.get("stack_state", "")[:NAME_MOST].partition(" ")
     state = state.rstrip(",:")
     left_out = agents.whole(fields, "stack_left_out")
-    problem = fields.get("stack_problem", "")[:TEXT_MOST] or (f"cut: {left_out} frames are left out of the middle" if left_out else None)
+    problem = fields.get("stack_problem", "")[:TEXT_MOST] or None
+    if left_out and not problem:
+        inner = max(0, len(frames) - (agents.whole(fields, "stack_cut_at") or 0))
+        problem = f"cut: {left_out} frames left out after the innermost {inner}"
     waits = fields.get("stack_waits", "")[:NAME_MOST]
     log_id = fields.get("slow_log_id", "")[:NAME_MOST]
     request = Request(log_id, agents.whole(fields, "slow_thread_id") or None, fields.get("slow_method", "")[:32] or None,
@@ -699,7 +723,7 @@ def _loop_view(name, loop, now):
             "last": last}
 
 
-def summary(fleet):
+def summary(fleet, now):
     """What all agents told, together, as JSON carries it."""
     inside, with_agent, emitting, problems = fleet.inside, 0, 0, {}
     for process in fleet.processes():
@@ -712,9 +736,9 @@ def summary(fleet):
                     problems[problem] = None
     raised = sorted(inside.exceptions.values(), key=lambda row: (-row.count, row.number))
     timers = sorted(inside.timers.items(), key=lambda item: (-item[1].seconds, item[0]))
-    pivots = inside.pivots.view(fleet.slow, 5, frames=False)
+    pivots, _ = inside.pivots.view(fleet.slow, SUMMARY_ROWS, now, frames=False)
     return {"processes": with_agent, "emitting": emitting, "exceptions": inside.exceptions_counted, "exception_places": len(raised),
-            "top_exceptions": [row.brief() for row in raised[:3]],
+            "top_exceptions": [row.brief() for row in raised[:SUMMARY_ROWS]],
             "pivots": [{name: value for name, value in row.items() if name != "frames"} for row in pivots],
             "timers": [timer.view(name) for name, timer in timers[:10]],
             "lateness": {"count": inside.lateness.count, "seconds": inside.lateness.seconds,

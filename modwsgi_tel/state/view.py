@@ -71,7 +71,7 @@ def summary_steps(fleet, now, wall, own=None, windows=WINDOWS, parts=PARTS):
     if "groups" in parts:
         out["groups"] = groups
     if "agent" in parts:
-        out["agent"] = inside.summary(fleet)
+        out["agent"] = inside.summary(fleet, now)
         yield
     if "processes" in parts:
         rows = out["processes"] = []

@@ -9,6 +9,7 @@ from modwsgi_tel.state import series, tables, view
 from modwsgi_tel.state.facts import facts
 from modwsgi_tel.state.process import LIVES
 from modwsgi_tel.state.taken import AGENT, ASKED
+from modwsgi_tel.state.watched import RECENT, TOTAL
 from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
@@ -20,6 +21,7 @@ from modwsgi_tel.wire.shapes import TextMemo, finite
 
 JUDGED_S, FEW = 4.5, 50                 # of more processes than FEW what is wrong is looked at so seldom: a millisecond each
 PIVOTS, PIVOTS_MOST = 20, 200           # in one answer
+PIVOT_SORTS = RECENT, TOTAL
 JSON = "application/json; charset=utf-8"
 Route = namedtuple("Route", "method path handler parameters help")
 
@@ -138,8 +140,11 @@ class Site:
         most = _whole(request.query, "pivots")
         if most is not None and most > PIVOTS_MOST:
             raise BadRequest(400, f"pivots={most}: at most {PIVOTS_MOST}", close=False)
-        query, head = _query(request), {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted,
-                                      "stacks": taken_state(self.fleet), **pivots_head(self.fleet, PIVOTS if most is None else most)}
+        sort, query = request.query.get("pivots_sort", RECENT), _query(request)
+        if sort not in PIVOT_SORTS:
+            raise BadRequest(400, f"pivots_sort={sort}: one of {', '.join(PIVOT_SORTS)}", close=False)
+        head = {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted, "stacks": taken_state(self.fleet),
+                **pivots_head(self.fleet, PIVOTS if most is None else most, query, sort, now)}
         number = _whole(request.query, "id")
         ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
 
@@ -330,7 +335,7 @@ ROUTES = (
           "events"),
     Route("GET", "/api/workers", Site.workers, ("group", "pid", "offset", "limit"), "the slots of each process, the one with "
           "the longest running request first"),
-    Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id", "pivots"), "slow requests; life is active, stale, completed or "
+    Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id", "pivots", "pivots_sort"), "slow requests; life is active, stale, completed or "
           "lost; and where the agents' long requests spent their time"),
     Route("POST", "/api/slow/clear", Site.slow_clear, (), "drop the slow requests that have ended"),
     Route("GET", "/api/exceptions", Site.exceptions, (*_SELECT, "sort", "order", "offset", "limit", "search", "id"), "exceptions that "

@@ -66,7 +66,7 @@ class Query:
     def wants_exception(self, row):
         return ((self.group is None or row.group == self.group)
                 and (self.pid is None or any(self.pid in pids for pids in row.pids.values()))
-                and (self.since is None or row.last_wall > self.since))
+                and (self.since is None or row.heard_wall > self.since))
 
     def wants_event(self, event):
         return ((self.group is None or event["process_group"] == self.group)
@@ -252,10 +252,15 @@ def _phase(slow, fields):
     return "response" if fields["slow_status"] else "application"
 
 
-def pivots_head(fleet, most):
-    """What the pivots of all long requests cost, beside the requests."""
-    pivots = fleet.inside.pivots
-    return finite({"pivots": pivots.view(fleet.slow, most), "pivots_evicted": pivots.evicted, "watches_evicted": fleet.slow.watches_evicted})
+def pivots_head(fleet, most, query, sort, now):
+    """What the pivots of long requests cost, beside the requests: of all, or of a group."""
+    pivots, rows, matched, problem = fleet.inside.pivots, [], 0, None
+    if query.pid is not None:
+        problem = "what long requests have in common is kept by group, not by process: ask without pid"
+    else:
+        rows, matched = pivots.view(fleet.slow, most, now, group=query.group, sort=sort)
+    return finite({"pivots": rows, "pivots_matched": matched, "pivots_problem": problem, "pivots_evicted": pivots.evicted,
+                   "watches_evicted": fleet.slow.watches_evicted})
 
 
 def slow_parts(fleet, keys, now, query):
