@@ -96,11 +96,11 @@ _unlearned = {row[0] for row in _WAITERS + _IN_C}
 
 
 def said(wait, tids, serving, request):
-    """For what a thread waits, in words: "rlock that request 0.17 has"; "" for a Wait that is None.
+    """For what a thread waits, in words: "rlock that request 0.17 has"; "" where it waits for nobody in this process, or that is not known.
 
     tids: {ident: (native tid or None, name)}.  serving: {ident: Request}.  request: the one that the waiting thread serves, or None.
     """
-    if wait is None:
+    if wait is None or wait.kind in ("sleep", "socket", "subprocess"):
         return ""
     owner, tid = serving.get(wait.owner_ident), tids.get(wait.owner_ident, (None, ""))[0]
     if owner is not None and owner is not request:
