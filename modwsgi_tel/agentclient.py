@@ -11,7 +11,6 @@ import os
 import pwd
 import re
 import select
-import signal
 import socket
 import stat
 import struct
@@ -382,28 +381,3 @@ class AgentReader:
 
     def close(self):
         """Nothing is held."""
-
-
-def signal_agent(pid, start, number):
-    """Send a process the signal upon which its agent sends all stacks.  Raises TelError where it was not sent.
-
-    start: in clock ticks since boot, of the process whose agent announced that signal (agent_signal).  A process that does not
-    catch it would die of it: such a one gets none, whatever was announced.
-    """
-    if number not in (signal.SIGUSR1, signal.SIGUSR2):
-        raise TelError(f"the agent in process {pid} has announced no signal: install it with signal=\"on\"")
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError as error:
-        raise TelError(f"cannot signal process {pid}: {error.strerror}") from None
-    try:                                # from here on it is this process, or none
-        if procfs.stat(pid).start != start:
-            raise TelError(f"process {pid} has ended; its pid is another process's now")
-        caught = int(parse_status(procfs.read(f"/proc/{pid}/status", 65536))[b"SigCgt"], 16)
-        if not caught >> number - 1 & 1:
-            raise TelError(f"process {pid} does not catch {signal.Signals(number).name}, which would end it: it is not sent")
-        signal.pidfd_send_signal(handle, number)
-    except (OSError, ValueError, KeyError) as error:
-        raise TelError(f"cannot signal process {pid}: {error}") from None
-    finally:
-        os.close(handle)

@@ -308,32 +308,6 @@ def test_what_does_not_go_together_or_is_not_there_is_told_in_one_line(arguments
     assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1) and said in told.stderr
 
 
-# --- the signal ---------------------------------------------------------------------------------
-
-CATCHES = "import signal, sys; signal.signal(signal.SIGUSR2, lambda *_: print('caught', flush=True)); print('x', flush=True); input()"
-
-
-def test_a_signal_reaches_who_catches_it_and_nobody_else():
-    for text, wanted in ((CATCHES, None), ("print('x', flush=True); input()", "does not catch SIGUSR2")):
-        with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"x\n"
-            start = procfs.stat(process.pid).start
-            with pytest.raises(TelError, match="has ended; its pid is another process's now"):
-                agentclient.signal_agent(process.pid, start - 1, signal.SIGUSR2)
-            with pytest.raises(TelError, match="has announced no signal"):
-                agentclient.signal_agent(process.pid, start, 0)
-            if wanted is None:
-                agentclient.signal_agent(process.pid, start, signal.SIGUSR2)
-                assert process.stdout.readline() == b"caught\n"
-            else:
-                with pytest.raises(TelError, match=wanted):
-                    agentclient.signal_agent(process.pid, start, signal.SIGUSR2)
-            process.stdin.close()
-            assert process.wait(10) in (0, 1)
-    with pytest.raises(TelError, match="cannot signal"):
-        agentclient.signal_agent(process.pid, start, signal.SIGUSR2)
-
-
 # --- the collector ------------------------------------------------------------------------------
 
 def question(pid, files=()):
