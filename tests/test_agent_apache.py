@@ -347,7 +347,8 @@ STUCK = ("/main/deadlock/a", "/main/deadlock/b", "/site-a/socket", "/site-b/slee
 def by_thread(look):
     """{tid: frames} of the threads of a look that run Python code, but those of the agents themselves."""
     found = {thread["tid"]: bare(thread["frames"]) for thread in look["threads"] if thread["frames"]}
-    return {tid: frames for tid, frames in found.items() if frames[-1][1] != THREADING}
+    return {tid: frames for tid, frames in found.items()
+            if frames[-1][1] != THREADING and not frames[-1][1].endswith("modwsgi_tel/agent/monitor.py")}
 
 
 THREADING = subprocess.run([apache.SYSTEM_PYTHON, "-I", "-c", "import threading; print(threading.__file__)"], stdout=subprocess.PIPE,

@@ -470,7 +470,8 @@ FORKING = {
 
 @pytest.mark.parametrize("name", FORKING)
 def test_forks_of_the_application_end_as_they_would_and_nobody_else_is_reported(name, sources, collecting):
-    ways = ("/fork", "/fork-exits", "/multiprocessing", "/subprocess")
+    # uWSGI's threads but the first are none of Python's own: in a child of such a one threading cannot end, whoever forks
+    ways = ("/fork", *(("/fork-exits",) if name != "uwsgi" else ()), "/multiprocessing", "/subprocess")
     with started(lambda: FORKING[name]({})) as server:
         wanted = {path: asked(server, path) for path in ways}
         assert (wanted["/fork"], wanted["/subprocess"]) == ((200, "2"), (200, "5"))

@@ -56,6 +56,7 @@ PLACES = (
     Place("asyncio/base_events.py", "_run_once", _SELECT),
     Place("asyncio/runners.py", "run", _EPOLL, True),               # uvloop: its loop is written in C
     Place("threading.py", "Timer.run", _LOCK),                      # before 3.11 a name alone: any thread's `run`
+    Place("modwsgi_tel/agent/monitor.py", "_turn", _SELECT, True),
     Place("gunicorn/arbiter.py", "sleep", _SELECT, True),
     Place("gunicorn/arbiter.py", "wait_for_signals", _LOCK, True),
     Place("gunicorn/workers/sync.py", "wait", _SELECT, True),
