@@ -28,7 +28,7 @@ DEADLINE_S = 20.0
 TABLE = ("sort", "order", "offset", "limit", "search", "life")
 ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
           "/api/processes": ("group", "pid", "since", *TABLE, "window"), "/api/workers": ("group", "pid", "offset", "limit"),
-          "/api/slow": ("group", "pid", "since", *TABLE, "id", "pivots"),
+          "/api/slow": ("group", "pid", "since", *TABLE, "id", "pivots", "pivots_sort"),
           "/api/exceptions": ("group", "pid", "since", "sort", "order", "offset", "limit", "search", "id"),
           "/api/stacks": ("group", "pid", "id", "offset", "limit"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
           "/api/series": ("window", "group", "process"), "/api/lifecycle": ("group", "pid", "since", "limit"),

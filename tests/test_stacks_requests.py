@@ -27,15 +27,13 @@ def server():
         if "apache" in os.environ.get("MODWSGI_TEL_TEST_REQUIRE", ""):
             pytest.fail("no real Apache, and it is required: %s" % missing)
         pytest.skip("no real Apache: %s" % missing)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apache, "STUCK", APP)
-        with apache.Sites(program, more=LOGGED, threads=12) as server:
-            client = apache.Client(server)
-            for path in FUNCTIONS:
-                client.start("/main" + path)
-            client.start("/site-a/function")
-            running.wait_until(lambda: len(SAID.findall(server.log())) == len(FUNCTIONS) + 1, 20, server.log)
-            yield server
+    with apache.Sites(program, more=LOGGED, threads=12, app=APP) as server:
+        client = apache.Client(server)
+        for path in FUNCTIONS:
+            client.start("/main" + path)
+        client.start("/site-a/function")
+        running.wait_until(lambda: len(SAID.findall(server.log())) == len(FUNCTIONS) + 1, 20, server.log)
+        yield server
 
 
 def waiting(server):
