@@ -212,7 +212,9 @@ def test_the_load_that_was_made_is_what_is_told(name, sources, collecting):
         for path, least_s in (("/slow", SLOW_S), ("/stream", STREAM_S)):
             entry, = slow(collector, path)
             assert least_s <= entry["duration"] < least_s + 1.0 and entry["status"] == 200, entry
-            assert entry["agent"]["stacks"] >= 2 and entry["agent"]["last"]["frames"] and entry["agent"]["pivot"], entry["agent"]
+            # between two pieces of a stream its thread may have no frame
+            assert entry["agent"]["stacks"] >= (2 if path == "/slow" else 1), entry["agent"]
+            assert entry["agent"]["last"]["frames"] and entry["agent"]["pivot"], entry["agent"]
             if path == "/slow":         # between two pieces of a stream the server sends
                 stack = entry["agent"]["last"]["frames"]
                 assert (stack[0]["function"], stack[0]["file"]) == ("sleeps", server.app), stack
@@ -470,8 +472,8 @@ FORKING = {
 
 @pytest.mark.parametrize("name", FORKING)
 def test_forks_of_the_application_end_as_they_would_and_nobody_else_is_reported(name, sources, collecting):
-    # uWSGI's threads but the first are none of Python's own: in a child of such a one threading cannot end, whoever forks
-    ways = ("/fork", *(("/fork-exits",) if name != "uwsgi" else ()), "/multiprocessing", "/subprocess")
+    # uWSGI's threads but the first are none of Python's own: a child of such a one cannot end as a program, whoever forks
+    ways = ("/fork", *(("/fork-exits", "/multiprocessing") if name != "uwsgi" else ()), "/subprocess")
     with started(lambda: FORKING[name]({})) as server:
         wanted = {path: asked(server, path) for path in ways}
         assert (wanted["/fork"], wanted["/subprocess"]) == ((200, "2"), (200, "5"))
