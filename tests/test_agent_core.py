@@ -794,3 +794,20 @@ def test_a_monitor_that_the_application_has_killed_is_seen_and_the_agent_begins_
         assert agent.running and agent.monitor is not first
     finally:
         agent.stop()
+
+
+def test_a_stack_that_finds_the_queue_full_does_not_count_and_another_is_taken_soon(collector):
+    site = Site(collector)
+    worker = Worker(site)
+    try:
+        began = worker.request.began
+        while site.sender.send(AGENT_STATE, []):
+            pass
+        site.long.run(began + 2)
+        assert worker.request.watch.taken == 0 and site.long.due() == pytest.approx(began + 2 + long.FULL_S)
+        site.read()
+        site.long.run(began + 2.1)
+        found = [fields for kind, fields in site.read() if kind == REQUEST_STACK]
+        assert [each["stack_number"] for each in found] == [1] and found[0]["stack_pivot"][-1] == "stand"
+    finally:
+        worker.end()

@@ -145,6 +145,7 @@ class Long:
             self._uncount(watch)
             self.ignored += 1
             return
+        before = watch.pause
         watch.taken += 1
         watch.pause = min(INTERVAL_MOST_S, watch.pause * (GROWTH if watch.taken > 1 else 1))
         watch.due = now + watch.pause if watch.taken < settings.stacks else float("inf")
@@ -152,12 +153,14 @@ class Long:
         values = self._values(frame) if settings.locals else b""
         watch.newest, watch.waits = stack, said(wait, tids, self._requests.of_thread, request)
         if not self._tell(request, now):
+            self._full(watch, before, now)
             return
         shared = self._shared(watch, stack)
         numbers = self._locations.numbers(stack.frames[shared:])
         pivot = self._locations.numbers(watch.pivot) if watch.generation != self._sender.generation else None
         if pivot is not None and (not pivot and watch.pivot) or not numbers and len(stack.frames) > shared:
             self._journal.missed()
+            self._full(watch, before, now)
             return
         tid, name = tids.get(request.ident, (None, ""))
         state, cpu_s = self._tools.kernel(tid)
@@ -178,6 +181,13 @@ class Long:
         fields.update(stack_values=values or None, stack_problem=stack.problem or None)
         if self._sender.send(REQUEST_STACK, known(fields)):
             watch.generation = self._sender.generation
+        else:
+            self._full(watch, before, now)
+
+    def _full(self, watch, pause, now):
+        """A stack that found the collector's queue full does not count: another one is taken soon."""
+        if self._sender.connected:
+            watch.taken, watch.pause, watch.due = watch.taken - 1, pause, now + FULL_S
 
     def _is_ignored(self, frame):
         function, file, _ = frame
