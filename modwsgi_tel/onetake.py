@@ -13,7 +13,7 @@ import time
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import find, procfs, threads
 from modwsgi_tel.proc.access import explain, parse_status
-from modwsgi_tel.stacks.model import DENIED, FAILED, GONE, REFUSED, Frame, table_json
+from modwsgi_tel.stacks.model import DENIED, FAILED, GONE, REFUSED, Frame, shortened, table_json
 from modwsgi_tel.stacks.reader import Reader
 
 ANSWER_BYTES = 512 << 10                # of one process: some milliseconds of the collector's time; net.helper carries twice that
@@ -153,13 +153,9 @@ def _fitting(stacks):
 
 
 def _cut(thread, most):
-    """The thread with at most so many frames: the innermost ones, and a fourth of them the outermost."""
-    frames = thread.frames
-    if most is None or len(frames) <= most:
-        return thread
-    inner = most - most // 4
-    said = f"cut: {len(frames) - most} of {len(frames)} frames left out after the innermost {inner}"
-    return thread._replace(frames=frames[:inner] + frames[len(frames) - most // 4:], problem=thread.problem or said)
+    """As `shortened`, but what was wrong with it before stays said."""
+    found = shortened(thread, most)
+    return found._replace(problem=thread.problem or found.problem)
 
 
 def _clipped(thread):

@@ -149,7 +149,7 @@ def answer(requests, settings, variables):
                 break
             stacks = _also(stacks, "variables are left out: too much")
             stacks = stacks._replace(threads=tuple(each._replace(values=None) for each in stacks.threads))
-        stacks = stacks._replace(threads=tuple(_cut(each, most) for each in stacks.threads))
+        stacks = stacks._replace(threads=tuple(model.shortened(each, most) for each in stacks.threads))
         if sum(len(each.frames) for each in stacks.threads) <= FRAMES_MOST:
             data = model.table_json(stacks)
             if len(json.dumps(data)) <= ANSWER_BYTES:
@@ -273,16 +273,6 @@ def _lacking(stacks, count, what):
 
 def _also(stacks, problem):
     return stacks._replace(problem=f"{stacks.problem}; {problem}" if stacks.problem else problem)
-
-
-def _cut(thread, most):
-    """The thread with at most so many frames: the innermost ones, and a fourth of them the outermost."""
-    frames = thread.frames
-    if most is None or len(frames) <= most:
-        return thread
-    inner = most - most // 4
-    said = f"cut: {len(frames) - most} of {len(frames)} frames left out after the innermost {inner}"
-    return thread._replace(frames=frames[:inner] + frames[len(frames) - most // 4:], problem=said)
 
 
 def _text(text):

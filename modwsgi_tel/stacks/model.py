@@ -41,6 +41,16 @@ def is_whole(thread):
     return thread.problem is None
 
 
+def shortened(thread, most):
+    """The ThreadStack with at most so many frames (None: all): the innermost ones, and a fourth of them the outermost."""
+    frames = thread.frames
+    if most is None or len(frames) <= most:
+        return thread
+    inner = most - most // 4
+    said = f"cut: {len(frames) - most} of {len(frames)} frames left out after the innermost {inner}"
+    return thread._replace(frames=frames[:inner] + frames[len(frames) - most // 4:], problem=said)
+
+
 def frame_json(frame, values=None):
     out = {"function": frame.function, "file": frame.file, "line": frame.line, "interpreter": frame.interpreter}
     if values is not None:
