@@ -6,16 +6,17 @@ from collections import namedtuple
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KERNEL = 0x00200000                # PF_KTHREAD
 
-Stat = namedtuple("Stat", "name state parent kernel cpu_ticks start stack")
+Stat = namedtuple("Stat", "name state parent kernel cpu_ticks start stack threads rss_pages", defaults=(0, 0))
 Stat.__doc__ = """One process or thread.  name: text, at most 15 bytes.  state: a letter.  parent: a pid.  kernel: whether it is
 the kernel's own.  cpu_ticks: used, user and system, in clock ticks.  start: in clock ticks since boot.
-stack: where its stack begins, which each exec makes anew; 0 for who may not know."""
+stack: where its stack begins, which each exec makes anew; 0 for who may not know.  threads: of the whole process.
+rss_pages: its resident memory, in pages."""
 
 
 def parse_stat_line(text):
     """The Stat of a /proc/PID/stat or /proc/PID/task/TID/stat; the name may hold any bytes.
 
-    Raises ValueError for anything else.  Source: proc(5), fields 2, 3, 4, 9, 14, 15, 22 and 28.
+    Raises ValueError for anything else.  Source: proc(5), fields 2, 3, 4, 9, 14, 15, 20, 22, 24 and 28.
     """
     before, paren, rest = text.rpartition(b")")
     words = rest.split()
@@ -23,7 +24,7 @@ def parse_stat_line(text):
         raise ValueError("not a stat line")
     return Stat(before.partition(b"(")[2].decode("utf-8", "replace"), words[0].decode("ascii", "replace"), int(words[1]),
                 bool(int(words[6]) & _KERNEL), int(words[11]) + int(words[12]), int(words[19]),
-                int(words[25]) if len(words) > 25 else 0)
+                int(words[25]) if len(words) > 25 else 0, int(words[17]), int(words[21]) if len(words) > 21 else 0)
 
 
 def parse_stat(text):
