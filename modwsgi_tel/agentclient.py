@@ -264,17 +264,18 @@ def _checked(data):
                                                                  thread.request.path)), "agent")
         if request is not None and thread.request.thread_id is not None:
             request = request._replace(thread_id=_whole(thread.request.thread_id))
+        if request is not None:
+            request = request._replace(**{name: check(getattr(thread.request, name)) for name, check in _ORIGIN
+                                          if getattr(thread.request, name) is not None})
         threads.append(model.ThreadStack(
             None if thread.tid is None else _whole(thread.tid), None if thread.name is None else _text(thread.name),
             _whole(thread.interpreter), None, thread.state if thread.state in _STATES else model.UNKNOWN,
             None if thread.wait is None else _text(thread.wait)[:100], None, False,
             None if thread.problem is None else _text(thread.problem), frames, values, request))
-    at = found.at
-    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < 1e11:
-        raise ValueError(at)
+    at = _seconds(found.at)
     interpreters = tuple(_whole(each) for each in found.interpreters[:AGENTS_MOST])
     return model.Stacks(0, python=_text(found.python)[:40], interpreters=interpreters,
-                        threads=tuple(threads), problem=None if found.problem is None else _text(found.problem), at=float(at))
+                        threads=tuple(threads), problem=None if found.problem is None else _text(found.problem), at=at)
 
 
 _STATES = (model.RUNNING, model.WAITING, model.DISK, model.STOPPED, model.GONE, model.UNKNOWN)
@@ -286,10 +287,20 @@ def _text(value):
     return value[:_TEXT_MOST].encode("utf-8", "replace").decode()
 
 
+def _seconds(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e11:
+        raise ValueError(value)
+    return float(value)
+
+
 def _whole(value):
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
         raise ValueError(value)
     return value
+
+
+# of a model.Request
+_ORIGIN = (("started", _seconds), ("queued_s", _seconds), ("process_group", _text), ("application_group", _text))
 
 
 # --- what the watchdog wrote --------------------------------------------------------------------

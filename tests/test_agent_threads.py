@@ -73,10 +73,22 @@ def deeper(wait):
     wait()
 
 
+def test_where_the_server_does_not_tell_when_a_request_began_the_agent_does_and_the_same_each_time(requests, a_thread):
+    def serves(wait):
+        requests.begin({"REQUEST_METHOD": "GET", "PATH_INFO": "/x"})
+        deeper(wait)
+    before = time.time()
+    thread = a_thread(serves, "request-8")
+    first, second = (of(threads.look(requests, SETTINGS), thread).request for _ in range(2))
+    assert first == second and before - 1 < first.started < time.time() + 1
+    assert (first.queued_s, first.process_group, first.application_group) == (None, None, None)
+
+
 def test_a_thread_is_told_with_its_name_tid_frames_state_and_request(requests, a_thread):
     def serves(wait):
         requests.begin({"mod_wsgi.request_id": "abc", "mod_wsgi.thread_id": 3, "REQUEST_METHOD": "GET", "SCRIPT_NAME": "/app",
-                        "PATH_INFO": "/x"})
+                        "PATH_INFO": "/x", "mod_wsgi.request_start": "1700000000123456", "mod_wsgi.queue_start": "1700000000200000",
+                        "mod_wsgi.daemon_start": "1700000000300000", "mod_wsgi.process_group": "shop", "mod_wsgi.application_group": ""})
         deeper(wait)
     thread = a_thread(serves, "request-7")
     stacks = threads.look(requests, SETTINGS)
@@ -85,7 +97,7 @@ def test_a_thread_is_told_with_its_name_tid_frames_state_and_request(requests, a
     assert (found.name, found.interpreter, found.owns_gil, found.state, found.problem, found.values) == (
         "request-7", 0, None, "waiting", None, None)
     assert found.wait.startswith("futex") or "futex" in found.wait
-    assert found.request == Request("abc", 3, "GET", "/app/x", "agent")
+    assert found.request == Request("abc", 3, "GET", "/app/x", "agent", 0, 1700000000.123456, pytest.approx(0.1), "shop", "")
     assert [name for name, _ in inner(found)] == ["deeper", "serves"]
     line = deeper.__code__.co_firstlineno + 1
     assert found.frames[1] == Frame("deeper", __file__, line, 0)

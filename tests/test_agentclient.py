@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -117,7 +118,9 @@ def test_an_agent_tells_its_threads_with_their_requests(stuck):
         stuck.pid, None, procfs.stat(stuck.pid).start, (0,), None)
     assert agent_target.__file__ in stacks.command and stacks.python == "%d.%d.%d" % sys.version_info[:3]
     serving = sorted((thread for thread in stacks.threads if thread.request), key=lambda thread: thread.name)
-    assert [(thread.name, own(thread), thread.state, thread.request) for thread in serving] == [
+    now = time.time()
+    assert all(now - 100 < thread.request.started < now for thread in serving)
+    assert [(thread.name, own(thread), thread.state, thread.request._replace(started=None)) for thread in serving] == [
         (f"request-{n}", SERVING, "waiting", Request(f"id-{n}", None, "GET", f"/slow/{n}", "agent")) for n in range(3)]
 
 
@@ -203,7 +206,10 @@ def test_an_answer_as_it_should_be_is_taken():
     good(stacks={"table": [["f", "a", 1, True]]}), good(thread={"tid": "1"}), good(thread={"name": 1}), good(thread={"frames": [9]}),
     good(thread={"frames": [0.5]}), good(thread={"request": {"x": 1}}), good(thread={"problem": 7}), good(thread={"wait": 7}),
     good(thread={"request": {"request_id": 7, "thread_id": 1, "method": "GET", "path": "", "how": "x"}}),
-    good(thread={"interpreter": 1 << 70}),
+    good(thread={"interpreter": 1 << 70}), *(good(thread={"request": {
+        **dict.fromkeys(("request_id", "thread_id", "method", "path")), "how": "x", **each}}) for each in (
+            {"started": "now"}, {"started": 1e300}, {"started": True}, {"queued_s": -1.0}, {"queued_s": float("nan")}, {"process_group": 7},
+            {"application_group": []})),
 ])
 def test_an_answer_of_anything_else_is_nonsense(answer):
     with pytest.raises(Nonsense, match="the agent in process 7 answers with what are no stacks"):

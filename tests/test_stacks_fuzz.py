@@ -122,8 +122,9 @@ def mutate(image, reads, rng):
 
 def check_marked(found):
     """Each thread is whole, or says that it is not; what it tells is of the right kind and length."""
-    threads, numbers, problem = found
+    threads, numbers, problem, collecting = found
     assert problem is None or type(problem) is str
+    assert collecting is None or set(collecting) <= set(numbers)
     for _, thread in threads:
         assert thread.problem is None or thread.problem == MOVING or thread.problem.startswith("cut: "), thread
         assert thread.problem is None or (thread.frames, thread.values, thread.request) == ((), None, None), thread
@@ -133,7 +134,8 @@ def check_marked(found):
         for values in thread.values or ():
             for name, value in values:
                 assert type(name) is str and len(value) <= LONGEST_VALUE, (name, value)
-    stacks_json(Stacks(1, None, None, interpreters=tuple(numbers), threads=tuple(thread for _, thread in threads)))
+    stacks_json(Stacks(1, None, None, interpreters=tuple(numbers), threads=tuple(thread for _, thread in threads),
+                       collecting=collecting))
 
 
 class Subject:

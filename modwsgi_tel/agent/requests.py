@@ -71,6 +71,17 @@ class Request:
         """Mount point and path."""
         return (text_of(self.environ.get("SCRIPT_NAME")) + text_of(self.environ.get("PATH_INFO")))[:TEXT_MOST]
 
+    @property
+    def origin(self):
+        """(wall seconds of its start, queue_s, process group, application group), None for what is not told; the same each time."""
+        environ = self.environ
+        if self._wall is None:
+            self._wall = self.began_wall
+        began = _stamp(environ.get("mod_wsgi.request_start"))
+        groups = [environ.get(f"mod_wsgi.{name}_group") for name in ("process", "application")]
+        return (self._wall if began is None else began, self.phases()[1],
+                *(text_of(each)[:TEXT_MOST] if isinstance(each, str) else None for each in groups))
+
     def duration_s(self, now):
         return (now if self.ended is None else self.ended) - self.began
 
@@ -145,7 +156,7 @@ def _span(begin, end):
     return max(0.0, end - begin) if -1.0 < end - begin < 86400 else None
 
 
-Ended = namedtuple("Ended", "log_id thread_id method path began_wall ended_wall")
+Ended = namedtuple("Ended", "log_id thread_id method path began_wall ended_wall origin")
 
 
 class Requests:
@@ -201,7 +212,7 @@ class Requests:
             self.lately.clear()
         began = request.began_wall
         self.lately[request.ident] = Ended(request.log_id, request.thread_id, request.method, request.path, began,
-                                           began + request.ended - request.began)
+                                           began + request.ended - request.began, request.origin)
 
     def at(self, wall):
         """{ident: Request or Ended} of what was served at a time (wall seconds), as far as it is known."""

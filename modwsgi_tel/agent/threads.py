@@ -204,7 +204,7 @@ def thread_stack(stack, tid, name, request, interpreter=0, values=None, waits_fo
     frames = tuple(model.Frame(_text(function)[:NAME_MOST], _text(file)[-FILE_MOST:], line, interpreter)
                    for function, file, line in reversed(stack.frames))
     serves = None if request is None else model.Request(request.log_id, request.thread_id, request.method or None,
-                                                        request.path or None, "agent")
+                                                        request.path or None, "agent", 0, *request.origin)
     return model.ThreadStack(tid, name or None, interpreter, None, state, wait, None, False, stack.problem or None, frames, values,
                              serves)
 

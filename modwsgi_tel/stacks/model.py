@@ -10,10 +10,14 @@ Frame = namedtuple("Frame", "function file line interpreter", defaults=(0,))
 Frame.__doc__ = """One Python frame.  function: its qualified name (before 3.11: its name).  file: as the code says, maybe
 relative.  line: from 1, or None where the code tells none.  interpreter: its id."""
 
-Request = namedtuple("Request", "request_id thread_id method path how place", defaults=(0,))
+Request = namedtuple("Request", "request_id thread_id method path how place started queued_s process_group application_group",
+                     defaults=(0, None, None, None, None))
 Request.__doc__ = """The request that a thread serves.  request_id, thread_id: mod_wsgi's own, or None.  method, path: text, or
 None.  how: "environ" (read from the thread's own frames), or what was guessed and why.  place: how many frames lie
-outside of the one that holds the environ."""
+outside of the one that holds the environ.
+
+None where the server does not tell: started: wall seconds at which Apache had read its head.  queued_s: seconds that it then
+waited for the daemon.  process_group: "" when embedded.  application_group: "" for the main interpreter."""
 
 ThreadStack = namedtuple("ThreadStack", "tid name interpreter owns_gil state wait cpu_s idle problem frames values request",
                          defaults=(None, None, 0, False, UNKNOWN, None, None, False, None, (), None, None))
@@ -27,14 +31,14 @@ cpu_s: CPU seconds used since the look before, or None.  idle: a pool's thread t
 problem: None (the stack is whole), MOVING, or "cut: " and why.  frames: Frames, innermost first.
 values: None, or for each frame a tuple of (name, text).  request: a Request or None."""
 
-Stacks = namedtuple("Stacks", "pid inner_pid start command python interpreters threads problem at",
-                    defaults=(None, None, "", "", (), (), None, None))
+Stacks = namedtuple("Stacks", "pid inner_pid start command python interpreters threads problem at collecting",
+                    defaults=(None, None, "", "", (), (), None, None, None))
 Stacks.__doc__ = """One process at one look.
 
 pid: in the reader's namespace.  inner_pid: in its own, where that differs, else None.  start: its start in clock ticks since
 boot, or None.  command: its command line.  python: "3.11.7", or "3.10" where the patch level is not told.
 interpreters: their ids, the oldest first.  threads: ThreadStacks.  problem: None, or why some are missing.
-at: wall seconds."""
+at: wall seconds.  collecting: ids of the interpreters that collect garbage at this moment, None where that is not known."""
 
 
 def is_whole(thread):
@@ -72,6 +76,7 @@ def stacks_json(stacks):
     """A Stacks as JSON carries it."""
     return {"pid": stacks.pid, "inner_pid": stacks.inner_pid, "start": stacks.start, "command": stacks.command,
             "python": stacks.python, "interpreters": list(stacks.interpreters), "problem": stacks.problem, "at": stacks.at,
+            "collecting": None if stacks.collecting is None else list(stacks.collecting),
             "threads": [thread_json(thread) for thread in stacks.threads]}
 
 
@@ -112,5 +117,7 @@ def stacks_of_table(data):
 
 def stacks_of(data):
     """The Stacks of what `stacks_json` made.  Raises KeyError, TypeError or ValueError for anything else."""
+    collecting = data.get("collecting")             # an agent may be of a version before this was told
     return Stacks(data["pid"], data["inner_pid"], data["start"], data["command"], data["python"], tuple(data["interpreters"]),
-                  tuple(thread_of(each) for each in data["threads"]), data["problem"], data["at"])
+                  tuple(thread_of(each) for each in data["threads"]), data["problem"], data["at"],
+                  None if collecting is None else tuple(collecting))

@@ -44,7 +44,7 @@ class Objects:
         kind = self.word(address + 8)
         found = self._types.get(kind)
         if found is None:
-            name = self._cstring(self.word(kind + self._layout.type_name))
+            name = self.cstring(self.word(kind + self._layout.type_name))
             found = name, bool(self.word(kind + self._layout.type_flags) & _HEAP_TYPE)
             self._types[kind] = found
         return found
@@ -53,7 +53,7 @@ class Objects:
         """Whether an object is of that built-in type exactly."""
         return self.type_name(address) == (name, False)
 
-    def _cstring(self, address):
+    def cstring(self, address):
         try:
             data = self._read(address, 128)
         except Unreadable:

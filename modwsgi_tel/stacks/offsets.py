@@ -17,15 +17,17 @@ Layout = namedtuple("Layout", (
     "version",                          # (3, 11)
     "interpreters_head", "gil_of_runtime",                      # in _PyRuntime; the second up to 3.11
     "interp_next", "interp_id", "interp_threads", "interp_modules", "interp_gil",       # the last from 3.12: a pointer
+    "collecting_of_runtime", "interp_collecting",               # an int, 1 while garbage is collected; the first in 3.8 alone
     "gil_holder", "gil_locked",         # in a gil
     "thread_next", "thread_interp", "thread_ident", "thread_native",    # native from 3.11
     "thread_frame", "cframe_frame",     # where the innermost frame is; in 3.11 and 3.12 by way of a cframe
     "thread_depth",                     # in 3.10: a pointer into its C stack; later that comes with the frames
     "thread_chunk",                     # its data stack, from 3.11; the top of it is in the word behind
     "frame_size", "frame_back", "frame_code", "frame_instruction", "frame_live", "frame_owner", "frame_stack",
-    "frame_entry", "frame_locals",
+    "frame_entry", "frame_globals", "frame_locals",
     "code_size", "code_file", "code_name", "code_qualname", "code_first_line", "code_lines", "code_flags",
-    "code_varnames", "code_cells", "code_start", "code_room", "code_nlocals",
+    "code_varnames", "code_cells", "code_start", "code_room", "code_nlocals", "code_stack",
+    "lock_locked",
     "type_name", "type_flags", "type_keys",
     "ascii_size", "compact_size", "tuple_items"))
 Layout.__doc__ = """Offsets in bytes; None where a version has none of it.
@@ -34,7 +36,8 @@ frame_live: a byte, 1 while it runs (3.10: 0, or 2 while it raises).  frame_stac
 -1 while it runs or is in C; from 3.14 a pointer, NULL while it runs).  frame_entry: a byte, 1 when C called it (3.11; later
 a shim lies between).  code_lines: co_lnotab or co_linetable.  code_varnames: co_varnames or co_localsplusnames; code_cells:
 up to 3.10 co_cellvars and co_freevars, whose values lie behind.  type_keys: the names of the attributes that instances
-share.  code_room: co_framesize, in words; in 3.11 co_stacksize, to which code_nlocals, co_nlocalsplus, and the frame come."""
+share.  code_room: co_framesize, in words; in 3.11 co_stacksize, to which code_nlocals, co_nlocalsplus, and the frame come.  code_stack:
+co_stacksize, an int.  lock_locked: a byte of a lock, its lowest bit set while it is taken."""
 
 _ROWS = {
     #         3.8    3.9    3.10   3.11   3.12
@@ -45,6 +48,8 @@ _ROWS = {
     "interp_threads": (8, 8, 8, 16, 72),
     "interp_modules": (56, 856, 856, 888, 944),
     "interp_gil": (None, None, None, None, 384),
+    "collecting_of_runtime": (544, None, None, None, None),
+    "interp_collecting": (None, 816, 816, 848, 312),
     "gil_holder": (0, 0, 0, 0, 8),
     "gil_locked": (8, 8, 8, 8, 16),
     "thread_next": (8, 8, 8, 8, 8),
@@ -63,6 +68,7 @@ _ROWS = {
     "frame_owner": (None, None, None, 69, 70),
     "frame_stack": (None, None, None, 64, 64),
     "frame_entry": (None, None, None, 68, None),
+    "frame_globals": (48, 48, 48, 8, 24),
     "frame_locals": (360, 360, 352, 72, 72),
     "code_size": (176, 176, 176, 192, 200),
     "code_file": (104, 104, 104, 112, 112),
@@ -76,6 +82,8 @@ _ROWS = {
     "code_start": (None, None, None, 184, 192),
     "code_room": (None, None, None, 68, 76),
     "code_nlocals": (None, None, None, 76, None),
+    "code_stack": (32, 32, 32, 68, 64),
+    "lock_locked": (32, 32, 32, 32, 32),
     "type_name": (24, 24, 24, 24, 24),
     "type_flags": (168, 168, 168, 168, 168),
     "type_keys": (None, None, None, 872, 880),
@@ -104,7 +112,8 @@ _DEBUG = {
         float: size ob_fval
         long: size lv_tag ob_digit
         bytes: size ob_size ob_sval
-        unicode: size state length asciiobject_size""",
+        unicode: size state length asciiobject_size
+        gc: size collecting""",
     (3, 14): """runtime: size finalizing interpreters_head
         interp: size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil_runtime_state
             gil_runtime_state_enabled gil_runtime_state_locked gil_runtime_state_holder code_object_generation
@@ -122,7 +131,8 @@ _DEBUG = {
         float: size ob_fval
         long: size lv_tag ob_digit
         bytes: size ob_size ob_sval
-        unicode: size state length asciiobject_size""",
+        unicode: size state length asciiobject_size
+        gc: size collecting""",
     (3, 15): """runtime: size finalizing interpreters_head
         interp: size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil_runtime_state
             gil_runtime_state_enabled gil_runtime_state_locked gil_runtime_state_holder code_object_generation
@@ -143,7 +153,8 @@ _DEBUG = {
         float: size ob_fval
         long: size lv_tag ob_digit
         bytes: size ob_size ob_sval
-        unicode: size state length asciiobject_size compactunicodeobject_size""",
+        unicode: size state length asciiobject_size compactunicodeobject_size
+        gc: size collecting""",
 }
 # what objects.py takes for granted, since no version has had it otherwise
 _GIVEN = {"object.ob_type": 8, "tuple.ob_size": 16, "list.ob_size": 16, "list.ob_item": 24, "dict.ma_keys": 32,
@@ -205,18 +216,19 @@ def from_debug(data, version):
         version=version, interpreters_head=told["runtime.interpreters_head"], gil_of_runtime=None,
         interp_next=told["interp.next"], interp_id=told["interp.id"], interp_threads=told["interp.threads_head"],
         interp_modules=told["interp.imports_modules"], interp_gil=told["interp.ceval_gil"],
+        collecting_of_runtime=None, interp_collecting=told["interp.gc"] + told["gc.collecting"],
         gil_holder=told["interp.gil_runtime_state_holder"] - gil, gil_locked=told["interp.gil_runtime_state_locked"] - gil,
         thread_next=told["thread.next"], thread_interp=told["thread.interp"], thread_ident=told["thread.thread_id"],
         thread_native=told["thread.native_thread_id"], thread_frame=told["thread.current_frame"], cframe_frame=None,
         thread_depth=None, thread_chunk=told["thread.datastack_chunk"],
         frame_size=told["frame.localsplus"], frame_back=told["frame.previous"], frame_code=told["frame.executable"],
         frame_instruction=told["frame.instr_ptr"], frame_live=None, frame_owner=told["frame.owner"], frame_entry=None,
-        frame_stack=told.get("frame.stackpointer", 64), frame_locals=told["frame.localsplus"],
+        frame_stack=told.get("frame.stackpointer", 64), frame_globals=24, frame_locals=told["frame.localsplus"],
         code_size=told["code.co_code_adaptive"], code_file=told["code.filename"], code_name=told["code.name"],
         code_qualname=told["code.qualname"], code_first_line=told["code.firstlineno"], code_lines=told["code.linetable"],
         code_flags=48, code_varnames=told["code.localsplusnames"],
         code_cells=(), code_start=told["code.co_code_adaptive"],
-        code_room=76, code_nlocals=None,
+        code_room=76, code_nlocals=None, code_stack=64, lock_locked=32 if version < (3, 14) else 16,
         type_name=told["type.tp_name"], type_flags=told["type.tp_flags"], type_keys=told.get("heaptype.ht_cached_keys", 880),
         ascii_size=told["unicode.asciiobject_size"], compact_size=told["unicode.asciiobject_size"] + 16,
         tuple_items=told["tuple.ob_item"])
@@ -234,3 +246,19 @@ def _check(layout):
             raise TelError(_senseless(layout.version, f"{name} = {getattr(layout, name)}"))
     if not 40 <= layout.ascii_size <= 64 or not 0 <= layout.gil_holder <= 4096 or not 0 <= layout.gil_locked <= 4096:
         raise TelError(_senseless(layout.version, "a text's head, or a GIL"))
+
+
+# Of a function object, and co_argcount of its code; by offsetof as above, 3.13 to 3.15 as 3.12.
+# Source: Include/funcobject.h up to 3.9, cpython/funcobject.h later
+Function = namedtuple("Function", "globals code defaults kwdefaults closure dict arguments")
+_FUNCTIONS = {
+    (3, 8): Function(24, 16, 32, 40, 48, 72, 16),
+    (3, 10): Function(16, 48, 56, 64, 72, 88, 16),
+    (3, 11): Function(16, 48, 56, 64, 72, 88, 56),
+    (3, 12): Function(16, 48, 56, 64, 72, 88, 52),
+}
+
+
+def function(version):
+    """The Function of a version."""
+    return _FUNCTIONS[max(each for each in _FUNCTIONS if each <= version)]

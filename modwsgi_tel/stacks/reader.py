@@ -7,9 +7,11 @@ from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import threads as kernel
 from modwsgi_tel.proc.access import explain
 from modwsgi_tel.stacks.compare import idle
+from modwsgi_tel.stacks.held import Held
 from modwsgi_tel.stacks.memory import Limited, ProcessMemory, Unreadable
-from modwsgi_tel.stacks.model import MOVING, WAITING, Request, Stacks, ThreadStack
+from modwsgi_tel.stacks.model import MOVING, WAITING, Stacks, ThreadStack
 from modwsgi_tel.stacks.objects import Objects, shown_value
+from modwsgi_tel.stacks.requests import Requests
 from modwsgi_tel.stacks.runtime import locate
 from modwsgi_tel.stacks.sources import Rights, Sources
 from modwsgi_tel.stacks.walker import HURRIED_TRIES, Walker
@@ -24,9 +26,6 @@ _PTHREAD = 2048
 _AGREEING = 8                           # threads whose ids are known: where theirs lie, that of another one does
 _C_STACK, _SMALLEST_C_STACK = 1 << 18, 1 << 12      # bytes of a thread's C stack in which a frame is looked for
 _MOST_VALUES = 64                       # variables of one frame
-_OUTER_FRAMES = 16                      # in these the request's environ is looked for
-_ENVIRON = ("environ", "env", "wsgi_environ")
-_REQUEST = ("mod_wsgi.request_id", "mod_wsgi.thread_id", "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "wsgi.version")
 
 _NOT_HERE = "cut: the core holds no whole stack of it"      # a core does not move
 
@@ -40,26 +39,33 @@ class Looker:
     def __init__(self, memory, runtime):
         self.runtime = runtime
         self._memory = memory = Limited(memory)
-        self._read = memory.read
+        self.read = self._read = memory.read
         self.objects = Objects(memory, runtime.layout)
         self.walker = Walker(memory, runtime, self.objects)
+        self._requests = Requests(self.walker, self.objects)
+        self.thorough = True            # whether requests are looked for where it takes long
+        self.held = {}                  # what the last look saw: {native tid: [(ThreadState, Raw), ...], innermost first}
+        self.idents = {}                # {ident: native tid} of the last look
         self._names, self._named, self._looks = {}, set(), 0
         self._pthread_tid = None
         self._tasks = set()             # the process's, when they were last asked for
 
     def look(self, values=False, requests=True, tids=None, stop=None):
-        """([(native tid or None, ThreadStack)], [interpreter ids], None or why threads are missing).
+        """([(native tid or None, ThreadStack)], [interpreter ids], None or why threads are missing, ids that collect or None).
 
         tids: gives the ids of the process's threads, in its own namespace; asked where they are needed.  stop: gives for one
         of these, or for None, a context in which that thread stands still, if it can be; for the one with the GIL.
         Raises Unreadable where there is no Python any more.
         """
         walker = self.walker
-        self._memory.anew()
+        self.anew()
         walker.new_look()
+        self._requests.new_look()
         interpreters = walker.interpreters()
         states, problem = walker.threads(interpreters)
-        natives = self.natives(states, tids)
+        collecting = walker.collecting(interpreters, states)
+        natives = self.idents = self.natives(states, tids)
+        self.held = {}
         threads = {}
         for state in sorted(states, key=lambda each: not each.owns_gil):     # first the one that may move any moment
             threads.setdefault(state.ident or state.address, []).append(
@@ -67,10 +73,14 @@ class Looker:
         self._sorted_out(threads)
         self._name(interpreters, states)
         order = {key: place for place, state in enumerate(states) for key in (state.ident, state.address)}
-        found = [(natives.get(parts[0][0].ident), self._merged(parts, values, requests))
+        found = [(natives.get(parts[0][0].ident), self._merged(parts, values, requests, natives.get(parts[0][0].ident)))
                  for _, parts in sorted(threads.items(), key=lambda item: -order[item[0]])]
         self._looks += 1
-        return found, [each.id for each in interpreters], problem
+        return found, [each.id for each in interpreters], problem, collecting
+
+    def anew(self):
+        """As much may be read again as one look may read."""
+        self._memory.anew()
 
     def _sorted_out(self, threads):
         """Takes out of a thread's parts those that another one runs.
@@ -116,7 +126,7 @@ class Looker:
         with stop(natives.get(state.ident)):
             return self.walker.stack(state)
 
-    def _merged(self, parts, values, requests):
+    def _merged(self, parts, values, requests, native):
         """One ThreadStack of the states that an OS thread has, one in each interpreter that it has been to."""
         live = [part for part in parts if part[1] or part[2]]
         if len(live) > 1:
@@ -130,10 +140,12 @@ class Looker:
         shown = request = None
         if not problem and frames:
             held = [frame for _, _, _, raw in live for frame in raw.frames]
+            if native is not None:
+                self.held[native] = [(state, raw) for state, _, _, raw in live]
             if values:
                 shown = self._values(live, held)
             if requests:
-                request = self._request(held)
+                request = self._requests.of(held, self.thorough)
         # what sub-interpreters know of a thread that they did not begin is but a number (Dummy-1)
         states = sorted((each[0] for each in [*live, *parts]), key=lambda state: state.interpreter != 0)
         name = next((self._names[key] for key in ((state.interpreter, state.ident) for state in states) if key in self._names), None)
@@ -226,45 +238,6 @@ class Looker:
                 return found
         return {}
 
-    # --- requests ---------------------------------------------------------------------------------------
-
-    def _request(self, held):
-        """The Request whose environ one of the outer frames holds, or None."""
-        for place, frame in enumerate(held[:-_OUTER_FRAMES - 1:-1]):
-            try:
-                variables = self.walker.variables(frame)
-            except (Unreadable, struct.error):
-                continue
-            first = variables[:2] if place == 0 else ()             # the application's own arguments, whatever their names
-            for name, value in variables:
-                if name in _ENVIRON or (name, value) in first:
-                    request = self._environ(value)
-                    if request is not None:
-                        return request._replace(place=place)
-        return None
-
-    def _environ(self, address):
-        objects = self.objects
-        address &= ~3 if objects.tagged else ~0
-        try:
-            if objects.is_a(address, "cell"):
-                address = objects.word(address + 16)
-            if not objects.is_a(address, "dict"):
-                return None
-            found = objects.lookup(address, _REQUEST, 1024)
-            if "wsgi.version" not in found:
-                return None
-            told = {}
-            for name in _REQUEST[:-1]:
-                value = found.get(name)
-                if value is not None:
-                    told[name] = objects.string(value, 512) if objects.is_a(value, "str") else objects.value(value)
-        except (Unreadable, struct.error):
-            return None
-        path = told.get("SCRIPT_NAME", "") + told.get("PATH_INFO", "")
-        return Request(told.get("mod_wsgi.request_id"), told.get("mod_wsgi.thread_id"), told.get("REQUEST_METHOD"), path or None,
-                       "environ")
-
 
 class Reader:
     """Looks at a running process, any number of times.  Raises TelError, in one line, when that cannot be done."""
@@ -288,7 +261,7 @@ class Reader:
         except TelError as error:
             self.close()
             raise type(error)(f"process {pid}: {error}") from None
-        self.python = runtime.python
+        self.python, self.address = runtime.python, runtime.address
         self._outer = {}                # {tid in the process's namespace: tid in ours}
         self._ticks = {}                # {tid: CPU ticks at the look before}
 
@@ -302,7 +275,7 @@ class Reader:
         if self._inner_pid is not None:
             self._outer = {task.inner_tid: tid for tid, task in kernel.threads(self.pid).items()}
         try:
-            found, interpreters, problem = self._looker.look(
+            found, interpreters, problem, collecting = self._looker.look(
                 values, requests, self._tids, stopper and (lambda native: stopper.stopped(self._outer.get(native, native))))
         except Unreadable as error:
             raise TelError(self._gone() or f"process {self.pid}: {error}; it may be starting or ending") from None
@@ -316,7 +289,7 @@ class Reader:
         threads = tuple(self._joined(native, thread, tasks, ticks) for native, thread in found)
         self._ticks = ticks
         return Stacks(self.pid, self._inner_pid, self._identity.start, self.command, self.python, tuple(interpreters), threads,
-                      problem, at)
+                      problem, at, collecting)
 
     def sources(self):
         """Sources of its files, to be closed: those alone that it may read itself.  They outlive it."""
@@ -360,9 +333,18 @@ class Reader:
             return f"process {self.pid} has ended"
         return None
 
+    def held(self):
+        """What its frames hold, as of the last look: a held.Held."""
+        return Held(self._looker, self._outer)
+
+    def inside(self):
+        """(its memory, its runtime.Runtime), for looks at other things than stacks."""
+        return self._memory, self._looker.runtime
+
     def hurry(self):
         """For who looks many times a second: a thread that moves is given up sooner."""
         self._looker.walker.tries = HURRIED_TRIES
+        self._looker.thorough = False
 
     def close(self):
         self._memory.close()
@@ -373,10 +355,11 @@ def look_at_core(core, values=False):
     runtime = locate(core, core.maps(), core.executable(), core.open_executable)
     looker = Looker(core, runtime)
     try:
-        found, interpreters, problem = looker.look(values, True, lambda: [each.tid for each in core.threads])
+        found, interpreters, problem, collecting = looker.look(values, True, lambda: [each.tid for each in core.threads])
     except Unreadable as error:
         raise TelError(f"no threads can be read: {error}") from None
     order = {each.tid: place for place, each in enumerate(core.threads)}
     threads = [thread._replace(tid=native, problem=_NOT_HERE if thread.problem == MOVING else thread.problem)
                for native, thread in sorted(found, key=lambda each: order.get(each[0], len(order)))]
-    return Stacks(core.pid, None, None, core.command, runtime.python, tuple(interpreters), tuple(threads), problem, core.at)
+    return Stacks(core.pid, None, None, core.command, runtime.python, tuple(interpreters), tuple(threads), problem, core.at,
+                  collecting)

@@ -60,6 +60,10 @@ class Sources:
             return None
         return found[:4 * LINE_MOST].decode(encoding, "replace").strip()[:LINE_MOST] or None
 
+    def content(self, file):
+        """The bytes of a file, with a line end of one byte each; b"" when it cannot be had."""
+        return self._file(file)[0]
+
     def changed(self, file):
         """Whether a file was written after the process started: its lines may be others than those that run."""
         mtime = self._file(file)[2]

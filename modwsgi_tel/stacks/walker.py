@@ -27,7 +27,8 @@ _LONGEST_CHUNK = 1 << 20
 _LARGEST_STATE = 1024                   # bytes of a PyThreadState, or more
 _MOST_CHUNKS = 4096
 _MOST_CODES = 50000
-_GENERATOR, _GENERATOR_FRAME = 1, 72    # owner of a frame; place of the frame in its generator
+_GENERATOR, _GENERATOR_FRAME = 1, 72    # owner of a frame; place of the frame in its generator, from 3.12
+_GENERATOR_FRAME_3_11 = 80
 _NEAR = 4                               # frames that the one that runs is looked for in
 _FIRST_FRAME = 32                       # place of a thread's first frame in its data stack: behind three words and one unused
 _SHIM = 3                               # owner of a frame: from this on it is none of Python's
@@ -141,6 +142,25 @@ class Walker:
             except Unreadable as error:
                 problem = f"interpreter {interpreter.id}: {error}"
         return found, problem
+
+    def collecting(self, interpreters, states):
+        """The ids of the interpreters that collect garbage now, as a tuple; None where that cannot be told.
+
+        In 3.8 all interpreters have one collector: it works for the one whose thread has the GIL.
+        """
+        layout, found = self._layout, []
+        shared = layout.interp_collecting is None
+        for interpreter in interpreters:
+            at = self._runtime.address + layout.collecting_of_runtime if shared else interpreter.address + layout.interp_collecting
+            try:
+                now, = struct.unpack("<i", self._read(at, 4))
+            except Unreadable:
+                return None
+            if now not in (0, 1):
+                return None             # this is not what it should be
+            if now and (not shared or any(state.owns_gil and state.interpreter == interpreter.id for state in states)):
+                found.append(interpreter.id)
+        return tuple(found)
 
     # --- stacks ---------------------------------------------------------------------------------------
 
@@ -448,13 +468,29 @@ class Walker:
             raise Cut(f"no frame at {address:#x}")
         self._frame_type = kind
 
-    def still(self, state, raw):
-        """Whether a thread's stack is as it was; the instruction of its innermost frame may have gone on."""
+    def still(self, state, raw, exactly=False):
+        """Whether a thread's stack is as it was; the instruction of its innermost frame may have gone on, unless `exactly`."""
         try:
             now = self._settled(state)
         except (Cut, Unreadable):
             return False
-        return now is not None and _agree(raw.frames, now.frames)
+        return now is not None and (raw.frames == now.frames if exactly else _agree(raw.frames, now.frames))
+
+    def suspended(self, generator, interpreter):
+        """(Frame, raw frame) of a generator that does not run.  Raises Cut or Unreadable."""
+        if self._structs:
+            address = generator + (_GENERATOR_FRAME if self._layout.version >= (3, 12) else _GENERATOR_FRAME_3_11)
+            code, _, instruction, _, _, owner = self._parse(self._read(address, self._frame_size), 0)
+            raw = address, code & self._mask, instruction, owner
+        else:
+            address = self._objects.word(generator + 16)
+            if self._objects.type_name(address) != ("frame", False):
+                raise Cut("a generator without a frame")
+            raw = (address, self._objects.word(address + self._layout.frame_code),
+                   *struct.unpack("<i", self._read(address + self._layout.frame_instruction, 4)), 0)
+        self._checked.clear()
+        self._texts.clear()
+        return self._frames(Raw((raw,), 0, True), interpreter)[0], raw
 
     # --- code objects -----------------------------------------------------------------------------
 
@@ -536,6 +572,14 @@ class Walker:
     def variables(self, raw_frame):
         """[(name, address of the value)] of a frame's arguments and locals that have one.  Raises Unreadable."""
         address, code, _, _ = raw_frame
+        names = self.names(code)
+        count = len(names)
+        data = self._read(address + self._layout.frame_locals, 8 * count) if count else b""
+        return [(name, value) for name, value in zip(names, struct.unpack(f"<{count}Q", data))
+                if value & self._mask or (self._objects.tagged and value & 2)]          # from 3.14 NULL and small numbers have tags
+
+    def names(self, code):
+        """The names of a code object's arguments, locals and cells, in the order in which its frames hold them.  Raises Unreadable."""
         layout, known = self._layout, self._fresh[code]
         if known.names is None:
             names = []
@@ -545,10 +589,7 @@ class Walker:
                     raise Unreadable("no names of variables")
                 names += [self._objects.string(each, 256) for each in self._objects.items(held, 256)[0]]
             known.names = names
-        count = len(known.names)
-        data = self._read(address + layout.frame_locals, 8 * count) if count else b""
-        return [(name, value) for name, value in zip(known.names, struct.unpack(f"<{count}Q", data))
-                if value & self._mask or (self._objects.tagged and value & 2)]          # from 3.14 NULL and small numbers have tags
+        return known.names
 
 
 def _parser(layout):
