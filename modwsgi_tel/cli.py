@@ -85,6 +85,12 @@ def _imported(command):
         from modwsgi_tel.tap import listen as work
     elif command == "stacks":
         from modwsgi_tel.stackdump import stacks as work
+    elif command == "why":
+        from modwsgi_tel.why.command import why as work
+    elif command == "processes":
+        from modwsgi_tel.processes import processes as work
+    elif command == "inspect":
+        from modwsgi_tel.inspection.command import inspect as work
     elif command == "record":
         from modwsgi_tel.record import record as work
     elif command == "hot":

@@ -17,7 +17,7 @@ from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.net.recorder import Recorder
 from modwsgi_tel.net.writer import REOPEN, Writer, writable
 from modwsgi_tel.options import token_in
-from modwsgi_tel.proc import procfs
+from modwsgi_tel.proc import procfs, samples
 from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
 from modwsgi_tel.state.taken import Taken
 from modwsgi_tel.takers import Taker
@@ -170,6 +170,7 @@ class Collector:
         self.path_trouble = ""
         self._path_checked = self.began
         self._received = 0
+        self._said_unknown = False      # that /proc does not show all
         self.loop.every(1.0, self._second, slack_s=0.3)
 
     def _bind_http(self, guards):
@@ -220,10 +221,11 @@ class Collector:
             if self.fleet.received != self._received:
                 self._received, self._path_checked, self.path_trouble = self.fleet.received, now, ""
             check_path = now - self._path_checked >= PATH_CHECK_S
-            if pids or check_path:
+            sampled = self.fleet.sampling.due(self.fleet, now, pids)
+            if pids or sampled or check_path:
                 if check_path:
                     self._path_checked = now
-                self.helper.ask(_look, [pids, self.path], lambda answer: self._answered(pids, answer))
+                self.helper.ask(_look, [pids, sampled, self.path], lambda answer: self._answered(pids, answer))
 
     def _answered(self, pids, answer):
         if answer is None:
@@ -234,6 +236,11 @@ class Collector:
             said = Answer(said["alive"], said["start"], tuple(said["nspids"]), said["age_s"]) if said else Answer(
                 None, None, (), None)
             self.fleet.answer(pid, said, now, wall)
+        for pid, said in answer["samples"].items():
+            self.fleet.sampling.add(self.fleet, int(pid), said, now, wall)
+        if self.fleet.sampling.problem and not self._said_unknown:
+            self._said_unknown = True
+            self.log.info(f"not all is known of the processes: {self.fleet.sampling.problem}")
         trouble = "" if answer["inode"] == list(self.telemetry.own) else (
             f"{self.path} is no longer the socket of this collector: it was removed or replaced, so nothing arrives; "
             "start the collector anew")
@@ -269,6 +276,7 @@ class Collector:
             "helpers": {"started": self.helper.started + self.taker.helper.started,
                         "failed": self.helper.failed + self.taker.helper.failed},
             "stacks": {**self.fleet.taken.counters, "problem": self.fleet.taken.problem},
+            "samples": {"taken": self.fleet.sampling.samples, "problem": self.fleet.sampling.problem},
             "recording": None if self.recorder is None else {
                 "records": self.recorder.records, "lost_blocks": self.writer.lost + self.writer.unwritten,
                 "lost_bytes": self.writer.lost_bytes,
@@ -347,14 +355,14 @@ class _Lines:
 
 
 def _look(wanted):
-    """In a helper: what /proc says of pids, and what is at the socket's path."""
-    pids, path = wanted
+    """In a helper: what /proc says of pids, what those that are sampled use, and what is at the socket's path."""
+    pids, sampled, path = wanted
     try:
         found = os.lstat(path)
         inode = [found.st_dev, found.st_ino] if stat.S_ISSOCK(found.st_mode) else None
     except OSError:
         inode = None
-    return {"pids": procfs.senders(pids), "inode": inode}
+    return {"pids": procfs.senders(pids), "samples": samples.look(sampled), "inode": inode}
 
 
 def serve(values):

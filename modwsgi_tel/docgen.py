@@ -46,6 +46,10 @@ PARAMETERS = (
     ("limit", "at most so many rows, or events, the newest"),
     ("offset", "rows from this one on, counted from 0, of those that match; matched says how many do"),
     ("search", "only rows in which this text is found, in whatever case"),
+    ("tree", "1: the processes as a tree, sorted by start, cpu, rss or age"),
+    ("stacktraces", "1: the tree with whole stacks"),
+    ("flat", "1: the tree as a list, in which each names what it stands below"),
+    ("no_system", "1: of the tree only what serves requests"),
     ("id", "the one with this number, which this collector has given it"),
     ("pivots", "of the places where long requests spent their time at most so many, the most expensive; 20, where nothing is said"),
     ("pivots_sort", "these places by `recent`, what they cost in the last ten minutes, those of running requests first, which is so where "
@@ -116,6 +120,9 @@ VIEW_HELP = {
     "time": "Where the time of long requests goes, as agents in the applications tell: what the stacks of each request have in common, "
             "ranked by the time it cost in the last ten minutes, those of running requests first, and what others wait for before those "
             "that wait for it; Enter opens one: its frames.",
+    "tree": "Processes as a tree: Apache, its process groups, their processes, interpreters and requests with their age and line, what goes "
+            "on after its request has ended and what belongs to none; out of telemetry and the stacks that were taken.  Enter unfolds a "
+            "request's whole stack; S leads to all stacks of the process.",
     "exceptions": "Exceptions that left the applications, by type and place, as agents in them tell; Enter opens one: its frames.",
     "collector": "The collector itself: what it received, lost, refused and let go, its memory and CPU, and whether it ever stood still.",
 }

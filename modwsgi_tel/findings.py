@@ -14,7 +14,7 @@ than one; `hostname` and `process_group` null where it is about all; `since` wal
 from collections import OrderedDict, deque, namedtuple
 
 from modwsgi_tel.figures import duration, moment, number, percent, size
-from modwsgi_tel.state.facts import FULL_CAPACITY, RECENT_S, UNSEEN_S
+from modwsgi_tel.state.facts import FILES_GROWN_LEAST, FULL_CAPACITY, RECENT_S, UNSEEN_S
 from modwsgi_tel.state.process import ENDED
 
 CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
@@ -37,10 +37,12 @@ GC_SHARE, GC_LOST_LEAST = 0.1, 100
 LOST_LEAST, WRONG_LEAST = 10, 5
 
 Growth = namedtuple("Growth", "span_s step_s least")
-Growth.__doc__ = "Memory that grows: by at least `least` bytes within `span_s`, in each step of `step_s` its part."
+Growth.__doc__ = "Memory or descriptors that grow: by at least `least` within `span_s`, in each step of `step_s` their part."
 GROWTHS = (Growth(60.0, 10.0, 32_000_000), Growth(600.0, 60.0, 64_000_000))
 GROWTH_FROM_S = 30.0                    # of a process's life: before, it loads the application
 GROWTH_PART = 1 / 3                     # of the mean growth, in each step
+FILES_SHARE = 0.8                       # of the limit
+FILES_GROWTHS = (Growth(120.0, 20.0, FILES_GROWN_LEAST), Growth(540.0, 90.0, 2 * FILES_GROWN_LEAST))     # numbers, not bytes
 
 # Reasons for which an operator stopped it; "" is embedded mode, which gives none.
 ASKED_FOR = frozenset(("shutdown_signal", "graceful_signal", "script_reload", ""))
@@ -170,6 +172,13 @@ def _errors(look):
                   {"errors": count, "requests": requests, "share": share}, group)
 
 
+# States of proc(5) in which a process cannot speak.
+_STATES = {"T": "stopped by a signal (state T)", "t": "stopped by a debugger (state t)",
+           "Z": "it has ended, and its parent has not taken notice (a zombie, state Z)",
+           "D": "a thread waits in the kernel and cannot be interrupted (state D)"}
+_NEVER_RUNS = frozenset("TtZ")
+
+
 # --- the rules: lives ----------------------------------------------------------------------------
 
 def _silent(look):
@@ -194,14 +203,25 @@ def _silent(look):
                    "alive": sum(1 for each in silent if each.alive)}
         if len(silent) == 1:
             [each] = silent
-            guess = ": GIL held?" if inside and each.alive else ": gone, or GIL held?" if inside else ""
+            guess = "GIL held?" if inside and each.alive else "gone, or GIL held?" if inside else ""
+            why = _held(each) or guess
             yield Saw(f"pid {each.pid} of {group['name']} silent for {_age(each.silent_s)}{_with(inside)}"
-                      + (f": {each.held}" if each.held else guess), figures, group, each.pid, each.process, each.since)
+                      + (f": {why}" if why else ""), figures, group, each.pid, each.process, each.since)
         else:
-            worst = next((f"; pid {each.pid}: {each.held}" for each in silent if each.held), "")
+            worst = next((f"; pid {each.pid}: {_held(each)}" for each in silent if _held(each)), "")
             yield Saw(f"{len(silent)} processes of {group['name']} silent for {_age(shortest)} or longer"
                       + (f", {_many(inside, 'request')} inside" if inside else "") + worst,
                       figures, group, since=min(each.since for each in silent))
+
+
+def _held(silent):
+    """Why a process is silent, as its stacks and the kernel tell; "" where neither does."""
+    kernel = _STATES.get(silent.state, "")
+    if silent.state in _NEVER_RUNS:
+        return kernel
+    if kernel and silent.wait:
+        kernel = f"{kernel}, in {silent.wait}"
+    return "; ".join(filter(None, (silent.held, kernel)))
 
 
 def _heard_late(look):
@@ -297,6 +317,56 @@ def _memory_growth(look):
             yield Saw(f"{len(grown)} processes of {group['name']} grow, pid {rss.pid} by {much}", figures, group)
 
 
+def _descriptors(look):
+    for group in _serving(look):
+        near = [(each, _climb(each.points)) for each in group["files"] if each.limit and each.files >= FILES_SHARE * each.limit]
+        told = {each.process for each, _ in near}
+        climbing = [(each, grown) for each in group["files"] if each.process not in told
+                    for grown in [_climb(each.points)] if grown]
+        if near:
+            worst, grown = max(near, key=lambda found: found[0].files / found[0].limit)
+            has = f"pid {worst.pid} of {group['name']} has {_open(worst)}"
+            if len(near) > 1:
+                has = (f"{len(near)} processes of {group['name']} have {percent(FILES_SHARE)} or more of the files open that they may, "
+                       f"pid {worst.pid} {_open(worst).replace(' files open', '')}")
+            more = f", {number(grown[0], 0)} more in {_age(grown[1])}" if grown else ""
+            yield _files_saw(group, near, worst, grown, has + more, "limit")
+        if climbing:
+            worst, grown = max(climbing, key=lambda found: found[1])
+            text = f"pid {worst.pid} of {group['name']} opens ever more files: {number(grown[0], 0)} in {_age(grown[1])}, {_open(worst)}"
+            if len(climbing) > 1:
+                text = (f"{len(climbing)} processes of {group['name']} open ever more files, pid {worst.pid} {number(grown[0], 0)} in "
+                        f"{_age(grown[1])}: {_open(worst)}")
+            yield _files_saw(group, climbing, worst, grown, text, "growth")
+
+
+def _files_saw(group, found, worst, grown, text, about):
+    figures = {"processes": len(found), "files": worst.files, "limit": worst.limit, "grown": grown and grown[0],
+               "seconds": grown and grown[1], "pid": worst.pid}
+    whose = (worst.pid, worst.process) if len(found) == 1 else (None, None)
+    return Saw(text, figures, group, *whose, about=about)
+
+
+def _open(files):
+    of = "" if files.limit is None else f" of {number(files.limit, 0)}"
+    return f"{number(files.files, 0)}{of} files open"
+
+
+def _climb(points):
+    """(how many more, within seconds) where the numbers of [(now, number)] grow steadily, else None."""
+    for growth in FILES_GROWTHS:
+        steps = round(growth.span_s / growth.step_s)
+        newest = points[-1][0] if points else 0.0
+        amounts = [next((amount for when, amount in reversed(points) if when <= newest - step * growth.step_s), None)
+                   for step in range(steps, -1, -1)]
+        if None in amounts:
+            continue
+        grown = amounts[-1] - amounts[0]
+        if grown >= growth.least and all(after - before >= grown / steps * GROWTH_PART for before, after in zip(amounts, amounts[1:])):
+            return grown, growth.span_s
+    return None
+
+
 def _gc_pauses(look):
     for group in _serving(look):
         gc, told_s = group["window"]["gc"], group["process_s"]
@@ -359,7 +429,7 @@ RULES = (
     Rule("silent", CRITICAL, _silent,
          f"A process has sent nothing for {SILENT_S:.0f} s and three intervals, without having said that it stops; or, "
          "when all are silent and /proc cannot say that they live, nothing arrives.  Where its stacks could be read, the line is "
-         "named in which the GIL is held.",
+         "named in which the GIL is held; and it is said when the kernel shows the process stopped, ended, or in an uninterruptible wait.",
          "If the process lives look at its stacks: code that keeps the GIL stops its reports too; if nothing arrives "
          "see whether Apache runs and may write to the socket."),
     Rule("nothing-runs", CRITICAL, _nothing_runs,
@@ -402,6 +472,11 @@ RULES = (
          + " or ".join(f"{size(growth.least)} in {_age(growth.span_s)}" for growth in GROWTHS)
          + f", from {GROWTH_FROM_S:.0f} s after it was first heard.",
          "Compare with what it served; maximum-requests or restart-interval bounds it until the leak is found."),
+    Rule("descriptors", WARNING, _descriptors,
+         f"A process has {percent(FILES_SHARE)} or more of the files and sockets open that its limit allows; or steadily more of them, by "
+         + " or ".join(f"{growth.least} in {_age(growth.span_s)}" for growth in FILES_GROWTHS) + ".",
+         "See with modwsgi-tel inspect PID which files or connections are open several times: what opens them does not close them; "
+         "maximum-requests bounds it until that is found."),
     Rule("gc-pauses", WARNING, _gc_pauses,
          f"Garbage collections take {percent(GC_SHARE)} or more of the time of a group's processes in the last minute, "
          f"or {GC_LOST_LEAST} or more of their events were lost.",
@@ -435,6 +510,10 @@ _ELSEWHERE = {
     ("stuck-request", "uWSGI"): "See in slow what it waits for; uWSGI's harakiri ends a worker whose request takes longer.",
     ("memory-growth", "gunicorn"): "Compare with what it served; gunicorn's --max-requests bounds it until the leak is found.",
     ("memory-growth", "uWSGI"): "Compare with what it served; uWSGI's max-requests bounds it until the leak is found.",
+    ("descriptors", "gunicorn"): "See with modwsgi-tel inspect PID which files or connections are open several times: what opens them does "
+                                 "not close them; gunicorn's --max-requests bounds it until that is found.",
+    ("descriptors", "uWSGI"): "See with modwsgi-tel inspect PID which files or connections are open several times: what opens them does not "
+                              "close them; uWSGI's max-requests bounds it until that is found.",
     ("stopping-long", "gunicorn"): "It may wait for requests inside: see slow; gunicorn's --graceful-timeout bounds it.",
     ("stopping-long", "uWSGI"): "It may wait for requests inside: see slow; uWSGI's worker-reload-mercy bounds it.",
 }

@@ -121,18 +121,19 @@ def a_second(value):
 
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks", "time", "exceptions")
+VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks", "time", "exceptions", "tree")
 PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
 
 # --- the tables -----------------------------------------------------------------------------
 
 _SERVE = ("serve", "demo", "top")
-_CLIENT = ("dump", "top")
+_CLIENT = ("dump", "top", "processes", "why")
+_ASKS = ("dump", "processes", "why")
 _BINDS = ("serve", "dump", "top")
 _FLEET = ("simulate", "demo")
 _STACKS = ("stacks",)
 _PROFILE = ("record", "hot")
-_TARGETS = ("stacks", *_PROFILE)
+_TARGETS = ("stacks", *_PROFILE, "inspect")
 _SAMPLE = ("sample",)
 # Variables of older tools: of an option, or of a command's option
 ALIASES = {"url": "MOD_WSGI_TELEMETRY_URL", ("sample", "interval"): "TRIPOD_INTERVAL"}
@@ -197,13 +198,14 @@ OPTIONS = (
            "at most; at half of it the file becomes FILE.1 and a new one begins"),
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", (*_SERVE, "stack-helper"), "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
-    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "sample", "memory", "stack-helper"), "General",
+    Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "sample", "memory", "stack-helper",
+                                           "processes", "inspect", "why"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
     Option("url", text, URL, "URL", _CLIENT, "Collector", "the running collector"),
-    Option("http-socket", text, "", "PATH", ("dump",), "Collector", "the running collector's unix socket, instead of --url"),
-    Option("token-file", text, "", "FILE", ("dump",), "Collector", "the token that it asks for"),
+    Option("http-socket", text, "", "PATH", _ASKS, "Collector", "the running collector's unix socket, instead of --url"),
+    Option("token-file", text, "", "FILE", _ASKS, "Collector", "the token that it asks for"),
     Option("http-socket", text, "", "PATH", ("top",), "Collector", "the running collector's unix socket, instead of --url; with "
            "--listen: serve on it"),
     Option("token-file", text, "", "FILE", ("top",), "Collector", "the token that it asks for; with --listen: ask for it"),
@@ -233,6 +235,21 @@ OPTIONS = (
     Option("apache", FLAG, "", "", _TARGETS, "Processes", "all of Apache's with Python in them"),
     Option("all-python", FLAG, "", "", _TARGETS, "Processes", "every process of Python"),
     Option("subprocesses", FLAG, "", "", _TARGETS, "Processes", "and all that descend from these"),
+    Option("group", text, "", "NAME", ("processes", "why"), "Processes", "only this process group"),
+    Option("pid", whole(1, 1 << 22), "", "PID", ("processes", "why"), "Processes", "only this process"),
+    Option("no-system", FLAG, "", "", ("processes",), "Processes", "only what serves requests; what stands below anything else moves up"),
+    Option("sort", one_of("start", "cpu", "rss", "age"), "start", "COLUMN", ("processes",), "Output", "start, cpu, rss or age, the oldest first"),
+    Option("stacktraces", FLAG, "", "", ("processes",), "Output", "each stack whole, instead of the line that it is on"),
+    Option("flat", FLAG, "", "", ("processes",), "Output", "a line for each, with what it stands below, instead of a tree"),
+    Option("json", FLAG, "", "", ("processes", "inspect", "why"), "Output", "JSON"),
+    Option("watch", FLAG, "", "", ("inspect",), "Output", "look again each --interval, with what has changed"),
+    Option("interval", seconds(0.1), "1", "TIME", ("inspect",), "Output", "over which CPU time, switches and I/O are measured"),
+    Option("next", FLAG, "", "", ("inspect",), "Output", "the commands that would tell more, ready to be copied, and what each costs"),
+    Option("file", text, "", "PATH", ("inspect",), "Who has it", "the processes that have this file open, mapped or as their folder"),
+    Option("port", whole(1, 65535), "", "PORT", ("inspect",), "Who has it", "the processes that listen on this port, or are connected to it"),
+    Option("since", seconds(1), "10m", "TIME", ("why",), "Evidence", "how far back logs and events count"),
+    Option("duration", seconds(0.1), "3", "TIME", ("why",), "Evidence", "for how long it looks at the processes"),
+    Option("log", MANY, "", "FILE", ("why",), "Evidence", "a server's error log, where it is not found"),
     Option("no-idle", FLAG, "", "", _STACKS, "Output", "leave out threads of a pool that have nothing to do"),
     Option("locals", FLAG, "", "", _STACKS, "Output", "with arguments and variables: short, nothing is called; what its name or its "
            "looks tell to be a secret is masked, but source lines are shown as they are"),
@@ -333,6 +350,23 @@ COMMANDS = (
              ("stacks --group mysite --locals", "a daemon process group, with variables"),
              ("stacks 4711 --agent", "as the agent in its application tells, where it may not be read"),
              ("stacks --core /var/tmp/core.4711", "where it was when it crashed"))),
+    Command("why", "what is wrong with this server, why, and what to do about it", "",
+            "The first command to type.  Looks at the processes of Apache with mod_wsgi, gunicorn and uWSGI for some seconds, from outside: their "
+            "stacks, what /proc knows, the error log, the configuration and the machine; asks a collector where one runs, and needs none.  "
+            "Names a cause only with evidence, with the line of code where there is one, and says what it could not look at.  Run as root "
+            "to see all.  Exit status 0: all quiet, 1: findings, 2: it could not look.",
+            (("why", "all servers on this machine"), ("why --group shop --duration 10s", "one process group, for longer"),
+             ("why --since 1h --json", "with the log of the last hour, for a script"))),
+    Command("processes", "the tree of processes, requests and stacks", "",
+            "What this server does right now: Apache's parent and children, the daemon groups, their processes and interpreters, the requests in each with their age, "
+            "and the line that each is on.  Out of /proc, of stacks read from outside and of a collector, where one runs; what is missing is said.",
+            (("processes", "everything, as a tree"), ("processes --group shop --stacktraces", "one group, with whole stacks"),
+             ("processes --no-system --sort age --flat", "a line for each, the oldest first"))),
+    Command("inspect", "all that the kernel knows of a process; who has a file or a port", "[PID...]",
+            "Command line, user, limits, CPU time by thread, memory, open files and connections with their other ends, I/O, environment (secrets masked), "
+            "interpreter and packages, out of /proc alone.  What may not be read is said to be unknown, and why.",
+            (("inspect 4711", "one process"), ("inspect 4711 --watch", "again and again, with rates"),
+             ("inspect 4711 --next", "and which commands would tell more"), ("inspect --port 5432", "who talks to the database"))),
     Command("record", "where Python processes spend their time: flame graphs and profiles", "[PID...]",
             "Looks at the stacks of other processes again and again and adds them up; nothing in them is stopped or changed.  "
             "Processes are found, and what is missing is said, as with stacks.  What could not be read, since it moved, is "

@@ -163,6 +163,12 @@ def replayed(name, fleet=None):
     return fleet
 
 
+def a_sample(at=100.0, start=1000, unknown=(), **more):
+    """What proc.samples says of a process: four threads that sleep, 20 of 1,024 files; pss_bytes only where it is given."""
+    return {"start": start, "at": at, "state": "S", "wait": None, "threads": 4, "voluntary_switches": 0, "involuntary_switches": 0,
+            "files": 20, "files_limit": 1024, "unknown": dict(unknown), **more}
+
+
 def an_answer(alive=True, start=1000, nspids=(7,), age_s=100.0):
     """What /proc says of a process that has run for long."""
     return Answer(alive, start if alive else None, nspids if alive else (), age_s if alive else None)

@@ -68,7 +68,7 @@ def test_keys_of_views_are_their_own():
     taken = [key for entry in KEYS for key in set(entry.keys)]
     keys = [key for pane in views.PANES for key in pane.keys]
     assert len(set(keys)) == len(keys) and not set(keys) & set(taken)
-    assert [pane.keys[-1] for pane in views.PANES] == [*"1234567890", "x"]
+    assert [pane.keys[-1] for pane in views.PANES] == [*"1234567890", "x", "P"]
 
 
 def test_every_key_is_in_the_help_and_every_row_of_it_says_something():

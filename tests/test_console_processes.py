@@ -319,6 +319,27 @@ def test_all_about_one_process_at_80_columns():
         " reporter 900 received, 2 lost, 1 uncertain, 0 late, 0 duplicates"]
 
 
+KERNEL = {"sampled_at": NOW - 4.0, "state": "S", "threads": 6, "files": 1010, "files_limit": 1024, "wait": "poll (do_poll)",
+          "files_grown": 320, "files_grown_s": 540.0, "voluntary_switches_per_s": 812.4, "involuntary_switches_per_s": 3.0,
+          "pss_bytes": 120_000_000, "unknown": {}}
+
+
+@pytest.mark.parametrize("more, words, style", [
+    ({}, "kernel: 1,010 of 1,024 files open (+320 in 9 min), 6 threads, sleeping in poll (do_poll), 812 waits/s, 3 preemptions/s, "
+         "pss 120 MB, looked at 4.0 s ago", "warn"),
+    ({"files": 20, "files_grown": -2, "wait": None, "voluntary_switches_per_s": None, "pss_bytes": None},
+     "kernel: 20 of 1,024 files open (-2 in 9 min), 6 threads, sleeping, 3 preemptions/s, looked at 4.0 s ago", "dim"),
+    ({"files": None, "files_grown": None, "state": "D", "wait": "fsync\x1b[2J"},
+     "kernel: 6 threads, uninterruptible in fsync\\x1b[2J, 812 waits/s, 3 preemptions/s, pss 120 MB, looked at 4.0 s ago", "warn"),
+    ({"files": 20, "files_limit": None, "files_grown": 0, "state": "?"},
+     "kernel: 20 files open, 6 threads, - in poll (do_poll), 812 waits/s, 3 preemptions/s, pss 120 MB, looked at 4.0 s ago", "dim")])
+def test_what_the_kernel_says_of_it_is_one_line(more, words, style):
+    lines = processes.body(an_opened(kernel={**KERNEL, **more}), a_ui(open=OPEN), Size(60, 200))
+    [found] = [each for each in lines if plain([each]).startswith("kernel: ")]
+    assert plain([found]).rstrip() == words and found[0].style == style
+    assert "kernel: " not in "".join(opened(an_opened(kernel=None)))
+
+
 @pytest.mark.parametrize("more, words", [
     (dict(life="silent", silent_s=40.0, alive=True), "silent for 40.0 s; its pid is alive"),
     (dict(life="silent", silent_s=40.0, alive=None), "silent for 40.0 s"),
@@ -473,7 +494,7 @@ def test_any_answer_fits_any_size(seed):
     view = {**of_rows(*(choose.choice((a_row, silent))(number) for number in range(choose.randrange(70))),
                       matched=choose.randrange(99), offset=choose.randrange(9)),
             **an_opened(an_entry(), an_entry(3, life="completed", ended=NOW), events=[an_event("process_stopped")],
-                        series=[None, [NOW, 1.0, 2.0]], gc={name: {"gc_is_enabled": 1} for name in HOSTILE},
+                        series=[None, [NOW, 1.0, 2.0]], kernel=KERNEL, gc={name: {"gc_is_enabled": 1} for name in HOSTILE},
                         sources={name: {"received": 1, "lost": 1} for name in HOSTILE})}
     view = scrambled(view, choose)
     for glyphs in (UNICODE, ASCII):

@@ -22,6 +22,7 @@ from builders import NAMES, a_fleet
 from console_answers import APP, HOSTILE, a_thread, daemon_threads, some_frames, some_stacks, stacks as an_answer, taken
 from consoles import DESIGN, NOW, SMALL, WIDE, Looking, captured, simulated
 from insiders import told as told_inside
+from trees import a_tree
 from modwsgi_tel.console import views
 from modwsgi_tel.console.cells import ASCII, LINUX, UNICODE, Size, plain
 from modwsgi_tel.console.keys import WINDOWS, Table
@@ -296,6 +297,13 @@ SCENES = (
     Scene("exceptions", "opened", DESIGN, "inside", ("enter",)),
     Scene("processes", "opened-inside", WIDE, "inside", ("enter",)),
     Scene("processes", "opened-inside-scrolled", DESIGN, "inside", ("enter", "pgdn", "pgdn")),
+    # the tree
+    Scene("tree", "nobody", DESIGN, "nobody"),
+    Scene("tree", "slow", DESIGN, "slow"),
+    Scene("tree", "server", DESIGN, "steady", happens=with_stacks(tree=a_tree(stacktraces=True))),
+    Scene("tree", "server-ascii", SMALL, "steady", happens=with_stacks(tree=a_tree(stacktraces=True)), glyphs=ASCII),
+    Scene("tree", "server", WIDE, "steady", ui={"folds": frozenset(("p101.rDef", "p101.unassociated", "p100.children"))},
+          happens=with_stacks(tree=a_tree(stacktraces=True))),
     # help, a recording
     Scene("overview", "help", DESIGN, "steady", ("?",)),
     Scene("overview", "help-scrolled", SMALL, "steady", ("?", "pgdn")),

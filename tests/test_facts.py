@@ -1,9 +1,9 @@
 """Facts: what the rules judge is what the processes say, in bounded shape."""
 import pytest
 
-from builders import WALL, Worker, a_fleet, an_answer, fold
+from builders import WALL, Worker, a_fleet, a_sample, an_answer, fold
 from modwsgi_tel.state import view
-from modwsgi_tel.state.facts import (NAME_LENGTH, NOTHING_SLOW, PATH_LENGTH, RUNNING_MOST, SLOW_READ, Rss, Running,
+from modwsgi_tel.state.facts import (NAME_LENGTH, NOTHING_SLOW, PATH_LENGTH, RUNNING_MOST, SLOW_READ, Files, Rss, Running,
                                      Silent, Slowness, Stop, Stopping, Vanished, facts)
 
 FULL = dict(request_threads_active=5, capacity_utilization=1.0)
@@ -35,7 +35,7 @@ def test_the_facts_of_one_process_are_its_newest_tick_and_the_row_of_its_group()
         "hostname": "web1", "process_group": "app", "name": "app", "serves": True, "window": row["windows"]["1m"],
         "gc_dropped": 0, "processes": 1, "reporting": 1, "taking": 1, "full": 0, "process_s": 1.0, "silent": [],
         "stopping": [], "vanished": [], "stops": {}, "slow": NOTHING_SLOW,
-        "rss": [Rss(ids(fleet)[0], 7, 50 << 20, 1.0)], "server": "", "unseen": 0}
+        "rss": [Rss(ids(fleet)[0], 7, 50 << 20, 1.0)], "files": [], "server": "", "unseen": 0}
     assert facts(fleet, [row], 2.0, WALL + 2) == {
         "processes": 1, "reporting": 1, "silent": 0, "live": 1, "ended": 0, "ended_wall": None, "heard_s": 1.0, "lost": 0,
         "wrong": 0, "groups": [group]}
@@ -74,6 +74,28 @@ def test_what_proc_says_of_a_silent_process_is_told():
         fleet.expire(now, WALL + now)
         fleet.answer(7, an_answer(), now, WALL + now)
     assert [each.alive for each in the_group(fleet, 11.0)["silent"]] == [True]
+
+
+def test_what_the_kernel_says_of_a_process_since_it_is_silent_is_told():
+    fleet = fold(a_fleet(), Worker().tick(1), now=1.0)
+    fleet.answer(7, an_answer(), 1.0, WALL + 1)
+    for at, state in ((0.9, "T"), (5.0, "D")):
+        fleet.sampling.add(fleet, 7, a_sample(at=at, state=state, wait="fsync"), at, WALL + at)
+        told = [(each.state, each.wait) for each in the_group(fleet, 11.0)["silent"]]
+        assert told == [("", "") if at < 1.0 else ("D", "fsync")]
+
+
+def test_descriptors_are_told_while_they_are_known_with_their_numbers_once_they_have_grown():
+    fleet = fold(a_fleet(), Worker().tick(1), now=1.0)
+    fleet.answer(7, an_answer(), 1.0, WALL + 1)
+    assert the_group(fleet, 1.0)["files"] == []
+    for at, count in ((2.0, 10), (12.0, 109), (22.0, 110)):
+        fleet.sampling.add(fleet, 7, a_sample(at=at, files=count), at, WALL + at)
+        points = [(2.0, 10), (12.0, 109), (22.0, 110)] if count == 110 else []
+        assert the_group(fleet, at)["files"] == [Files(ids(fleet)[0], 7, count, 1024, points)]
+    assert the_group(fleet, 142.0)["files"] and the_group(fleet, 142.5)["files"] == []
+    fleet.sampling.add(fleet, 7, a_sample(at=143.0, files=None), 143.0, WALL + 143)
+    assert the_group(fleet, 143.0)["files"] == []
 
 
 def vanish(fleet, now):

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from builders import WALL, Worker, a_fleet, a_sender, an_answer, capture, fold
+from builders import WALL, Worker, a_fleet, a_sample, a_sender, an_answer, capture, fold
 from modwsgi_tel import simulate
 from modwsgi_tel.figures import moment
 from modwsgi_tel.findings import FINDINGS_MOST, HELD_MOST, RULES, SEVERITIES, Finding, Findings, verdict
@@ -253,6 +253,24 @@ def test_a_silent_process_with_requests_inside_may_hold_the_gil():
     assert silent_watch(7).at(41.0) == {"silent": "pid 7 of app silent for 40 s"}
 
 
+@pytest.mark.parametrize("state, wait, alive, why", [
+    ("T", "do_signal_stop", True, ": stopped by a signal (state T)"), ("t", None, True, ": stopped by a debugger (state t)"),
+    ("Z", None, True, ": it has ended, and its parent has not taken notice (a zombie, state Z)"),
+    ("D", "fsync (jbd2_log_wait_commit)", True,
+     ": a thread waits in the kernel and cannot be interrupted (state D), in fsync (jbd2_log_wait_commit)"),
+    ("S", "futex", True, ": GIL held?"), ("R", None, True, ": GIL held?"), ("T", None, False, ": gone, or GIL held?")])
+def test_a_silent_process_is_told_with_what_the_kernel_says_of_it(state, wait, alive, why):
+    watch = silent_watch(7, alive=alive, **INSIDE)
+    watch.fleet.sampling.add(watch.fleet, 7, a_sample(at=5.0, state=state, wait=wait), 5.0, WALL + 5)
+    assert watch.one(41.0)["text"] == f"pid 7 of app silent for 40 s with 2 requests inside{why}"
+
+
+def test_one_of_several_silent_processes_is_told_with_what_the_kernel_says_of_it():
+    watch = silent_watch(7, 8)
+    watch.fleet.sampling.add(watch.fleet, 8, a_sample(at=5.0, state="T"), 5.0, WALL + 5)
+    assert watch.at(42.0) == {"silent": "2 processes of app silent for 41 s or longer; pid 8: stopped by a signal (state T)"}
+
+
 def test_several_silent_processes_are_one_finding():
     found = silent_watch(7, 8, 9, **INSIDE).one(42.0)
     assert found["text"] == "3 processes of app silent for 41 s or longer, 6 requests inside"
@@ -488,6 +506,55 @@ def test_memory_that_is_taken_at_once_or_while_the_application_loads_is_none():
 def test_several_processes_that_grow_are_one_finding():
     assert growing(lambda now: 70 + now, until=92, pids=(7, 8)) == {
         "memory-growth": "2 processes of app grow, pid 8 by 60.0 MB in 60 s, to 161 MB"}
+
+
+def opening(files, until=700, pids=(7,), limit=100_000, every=10):
+    """{id: text} of the looks at processes that have files(now) files open, of `limit`, looked at every 10 s."""
+    watch, workers, found = Watch(), [Worker(pid) for pid in pids], {}
+    for now in range(1, until, every):
+        watch.fold(float(now), *(worker.tick(1) for worker in workers))
+        for pid in pids:
+            watch.fleet.answer(pid, an_answer(nspids=(pid,)), float(now), WALL + now)
+            watch.fleet.sampling.add(watch.fleet, pid, a_sample(at=float(now), files=int(files(now)), files_limit=limit), float(now), WALL + now)
+        found.update(watch.at(float(now)))
+    return found
+
+
+def test_a_process_near_its_limit_of_open_files_is_a_finding():
+    assert opening(lambda now: 1010, 2, limit=1024) == {"descriptors": "pid 7 of app has 1,010 of 1,024 files open"}
+    assert opening(lambda now: 820, 2, limit=1024) == {"descriptors": "pid 7 of app has 820 of 1,024 files open"}
+    assert opening(lambda now: 819, 2, limit=1024) == {}
+    assert opening(lambda now: 1010, 2, limit=None) == {}
+    assert opening(lambda now: 1010, 2, limit=1024, pids=(7, 8)) == {
+        "descriptors": "2 processes of app have 80 % or more of the files open that they may, pid 7 1,010 of 1,024"}
+
+
+def test_a_process_that_opens_ever_more_files_is_a_finding():
+    assert opening(lambda now: 20 + now, 122) == {"descriptors": "pid 7 of app opens ever more files: 120 in 2 min, 141 of 100,000 files open"}
+    assert opening(lambda now: 20 + now * 0.8, 122, limit=None) == {}
+    assert opening(lambda now: 20 + now * 0.4, limit=None) == {
+        "descriptors": "pid 7 of app opens ever more files: 216 in 9 min, 296 files open"}
+    assert opening(lambda now: 20 + now * 0.35) == {}
+    assert opening(lambda now: 20 + now, 122, pids=(7, 8)) == {
+        "descriptors": "2 processes of app open ever more files, pid 7 120 in 2 min: 141 of 100,000 files open"}
+    assert opening(lambda now: 820 + now, 122, limit=1024) == {
+        "descriptors": "pid 7 of app has 941 of 1,024 files open, 120 more in 2 min"}
+
+
+def test_files_that_are_opened_at_once_or_opened_and_closed_are_none():
+    assert opening(lambda now: 20 if now < 60 else 900) == {}
+    assert opening(lambda now: 20 + min(now, 99) * 4) == {}
+    assert opening(lambda now: 20 + now % 100 * 5) == {}
+
+
+def test_a_finding_about_descriptors_has_its_figures():
+    watch, worker = Watch(), Worker()
+    watch.fold(1.0, worker.tick(1))
+    watch.fleet.answer(7, an_answer(), 1.0, WALL + 1)
+    watch.fleet.sampling.add(watch.fleet, 7, a_sample(at=1.0, files=1010), 1.0, WALL + 1)
+    found = watch.one(1.5)
+    assert (found["severity"], found["pid"], found["figures"]) == ("warning", 7, {
+        "processes": 1, "files": 1010, "limit": 1024, "grown": None, "seconds": None, "pid": 7})
 
 
 def collecting(pause_s=0.0, dropped=0, until=12):

@@ -99,7 +99,7 @@ def test_flags_and_lists_may_come_from_everywhere(config):
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_can_be_given_in_three_ways(option, config):
     good = {FLAG: "yes", MANY: "a.example"}.get(option.type) or option.default or {
-        "keep": "3", "count": "3", "duration": "3s", "interval": "3s", "groups": "3", "view": "slow", "by": "thread",
+        "keep": "3", "pid": "3", "port": "3", "count": "3", "duration": "3s", "interval": "3s", "groups": "3", "view": "slow", "by": "thread",
         "format": "svg"}.get(option.name, "word")
     if option.name in ("config", "check-config"):
         return

@@ -67,6 +67,11 @@ def test_the_group_of_express_has_no_uid_in_its_name(tmp_path):
     assert [each.group for each in members(root)] == ["", "localhost:8000", "localhost:8000:%d" % (uid + 1)]
 
 
+def test_a_daemon_whose_apache_has_died_is_a_daemon(tmp_path):
+    root = a_root(tmp_path, {1: ("/sbin/init", b"/sbin/init\0", 0, ()), 11: ("/usr/sbin/apache2", b"(wsgi:shop)      \0-k\0start\0", 1, ())})
+    assert seen(members(root)) == {11: (DAEMON, "shop", "apache")}
+
+
 def test_gunicorn_uwsgi_other_servers_and_our_own_collector_are_told_apart(tmp_path):
     root = a_root(tmp_path, {
         30: ("/usr/bin/python3.11", GUNICORN, 1, (70,)),

@@ -27,7 +27,8 @@ DEADLINE_S = 20.0
 # path -> parameters that it knows
 TABLE = ("sort", "order", "offset", "limit", "search", "life")
 ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
-          "/api/processes": ("group", "pid", "since", *TABLE, "window"), "/api/workers": ("group", "pid", "offset", "limit"),
+          "/api/processes": ("group", "pid", "since", *TABLE, "window", "tree", "stacktraces", "flat", "no_system"),
+          "/api/workers": ("group", "pid", "offset", "limit"),
           "/api/slow": ("group", "pid", "since", *TABLE, "id", "pivots", "pivots_sort"),
           "/api/exceptions": ("group", "pid", "since", "sort", "order", "offset", "limit", "search", "id"),
           "/api/stacks": ("group", "pid", "id", "offset", "limit"), "/api/gc": ("group", "pid", "offset", "limit", "window"),

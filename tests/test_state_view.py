@@ -38,7 +38,7 @@ def test_the_summary_has_its_keys_and_is_strict_json(name):
             "id", "pid", "sender_pid", "sender_uid", "hostname", "process_group", "role", "life", "life_since", "silent_s", "alive",
             "stopping", "stopped", "first_seen", "last_seen", "interval", "parent_pid", "start_ticks", "namespace_pids",
             "restarts_unseen", "threads", "rss", "max_rss", "slow_threshold", "slow_active", "interpreters", "lost",
-            "lost_uncertain", "implausible", "counters", "windows"}
+            "lost_uncertain", "implausible", "kernel", "counters", "windows"}
         assert process["life"] in LIVES
     for row in (found["totals"], *found["groups"], *found["processes"]):
         assert set(row["windows"]) == {"now", "1m", "10m"} and set(row["counters"]) == set(COUNTERS)

@@ -193,7 +193,7 @@ def test_the_help_lists_the_keys_and_goes_away_by_the_same_key(console):
 @needs_tmux
 def test_pause_window_group_and_refresh_say_so(console):
     terminal = console()
-    for key, shown in ((" ", "PAUSED 1m"), (" ", "  1m"), ("n", "10m"), ("n", "now"), ("<", "10m"), (">", "now"),
+    for key, shown in ((" ", "PAUSED 1m"), (" ", " 1m"), ("n", "10m"), ("n", "now"), ("<", "10m"), (">", "now"),
                        ("G", "now 127.0.0.1:8"), ("+", "a look every 0.5 s"), ("-", "a look every 1 s"),
                        ("-", "a look every 2 s")):
         terminal.keys(key)

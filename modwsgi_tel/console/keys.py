@@ -16,15 +16,16 @@ Table = namedtuple("Table", "sort reverse filter search cursor", defaults=("", F
 Table.__doc__ = """How one view's table is shown: column, order, place of its filter in Pane.filters, text searched for, row under the
 cursor (of all that match)."""
 
-Ui = namedtuple("Ui", "view window group phase tables open scroll help paused refresh_s speed typing message asked glyphs idle",
-                defaults=("overview", "1m", None, "request", (), None, 0, False, False, 1.0, 1.0, None, "", (), None, False))
+Ui = namedtuple("Ui", "view window group phase tables open scroll help paused refresh_s speed typing message asked glyphs idle folds",
+                defaults=("overview", "1m", None, "request", (), None, 0, False, False, 1.0, 1.0, None, "", (), None, False, frozenset()))
 Ui.__doc__ = """All that the user has chosen.
 
 view: name of a Pane.  window: of WINDOWS.  group: a process_group, or None for all.  phase: of PHASES.  tables: ((view, Table),
 ...).  open: what Enter opened in this view, as its pane names it, or None.  scroll: lines above the screen, in what has no rows.
 refresh_s, speed: seconds between two looks; of a recording's time.  typing: (what for, text so far) or None.  message: one line
 for the bottom, until the next key.  asked: what the loop has to do, as ("quit",), ("copy",), ("seek", seconds), ("step",),
-("time", text), ("look",), ("stacks",).  glyphs: see cells.  idle: whether stacks are shown also of threads with nothing to do."""
+("time", text), ("look",), ("stacks",).  glyphs: see cells.  idle: whether stacks are shown also of threads with nothing to do.  folds: ids of those nodes of the tree that are
+folded or unfolded other than they are at first."""
 
 Pane = namedtuple("Pane", "name keys title paths body count row sorts filters hint phases process subject",
                   defaults=(lambda view, ui: 0, lambda view, ui: None, (), (), "", False, lambda view, ui: None, None))
@@ -39,7 +40,9 @@ ended, where S leads to its last stacks; without it that is `process`."""
 
 Key = namedtuple("Key", "keys where action shown help")
 Key.__doc__ = """keys: names, a letter or a name as "pgup".  where: "" everywhere, or one of WHERE.  action(ui, context) -> Ui."""
-WHERE = ("rows", "sorts", "filters", "searches", "phases", "windows", "replay", "live", "stacks", "idle")
+WHERE = ("rows", "sorts", "filters", "searches", "phases", "windows", "replay", "live", "stacks", "idle", "folds")
+FOLDS_MOST = 4096                       # nodes whose folding is remembered
+TREE = "tree"                           # the pane whose rows fold
 STACKS = "stacks"                       # the pane that shows those of the process which is opened in another one
 
 Context = namedtuple("Context", "pane panes count row page groups replay process subject", defaults=(None, None))
@@ -83,7 +86,7 @@ def _applies(where, context):
     return {"": True, "rows": context.count > 0, "sorts": bool(context.pane.sorts), "filters": bool(context.pane.filters),
             "searches": bool(context.pane.sorts or context.pane.filters), "phases": context.pane.phases, "windows": not context.pane.sorts, "replay": context.replay,
             "live": not context.replay, "stacks": context.process is not None and not context.replay,
-            "idle": context.pane.name == STACKS}[where]
+            "idle": context.pane.name == STACKS, "folds": context.pane.name == TREE}[where]
 
 
 def to_view(ui, name, opened=None):
@@ -195,6 +198,16 @@ def _enter(ui, context):
     return ask(ui._replace(open=context.row, scroll=0), "look")
 
 
+def _fold(wanted):
+    """wanted: True folds, False unfolds, None does what changes something."""
+    def go(ui, context):
+        if context.row is None or wanted is not None and context.row[2] == wanted:
+            return ui
+        folds = ui.folds ^ {context.row[1]}
+        return ask(ui._replace(folds=folds if len(folds) <= FOLDS_MOST else frozenset()), "look")
+    return go
+
+
 def _pause(ui, context):
     return ask(ui._replace(paused=not ui.paused), "look")
 
@@ -233,6 +246,11 @@ def _asks(*what):
 
 FAR = 1 << 30
 KEYS = (
+    Key(("enter",), "folds", _fold(None), "", ""),
+    Key(("right",), "folds", _fold(False), "Right Left", "in the tree: unfold, fold (also + -)"),
+    Key(("left",), "folds", _fold(True), "", ""),
+    Key(("+", "="), "folds", _fold(False), "", ""),
+    Key(("-",), "folds", _fold(True), "", ""),
     Key(("?", "h"), "", _help, "? h", "this help"),
     Key(("q", "ctrl-c"), "", _quit, "q", "quit"),
     Key(("esc",), "", _back, "Esc", "back; quits where there is nothing to go back from"),

@@ -14,6 +14,11 @@ from modwsgi_tel.console.words import (LIFE_STYLES, LIVE, OVERLAPPING, PARTS, WI
                                        request_words, seconds)
 from modwsgi_tel.figures import UNKNOWN, duration, moment, number, percent, size
 
+# States of a process as proc(5) has them; one that is HELD serves nobody.
+STATES = {"R": "running", "S": "sleeping", "I": "idle", "D": "uninterruptible", "T": "stopped", "t": "traced", "Z": "a zombie"}
+HELD = frozenset("DTtZ")
+NEAR_SHARE = 0.8                        # of the limit of open files, from which the rule `descriptors` warns
+
 # --- slots ---------------------------------------------------------------------------------------
 
 # The letter of a slot tells how long its request runs: seconds up to 9, then by these.
@@ -131,7 +136,7 @@ def opened(view, ui, inside):
     # another process may have had its pid
     requests = [each for each in requests if each.get("process") in (None, found.get("id"))]
     named = by_thread((each for each in requests if each.get("life") in ("active", "stale")), slots)
-    for section in (_head(found, now, glyphs), gil_line(found.get("stacks"), glyphs),
+    for section in (_head(found, now, glyphs), _kernel(found, now, glyphs), gil_line(found.get("stacks"), glyphs),
                     problems(found.get("agent"), inside.cols, glyphs), _figures(found, ui, inside.cols),
                     _threads(found, slots, named, inside.cols, glyphs),
                     _slow(requests, [id(each) for each in named.values()], now, inside.cols, glyphs),
@@ -178,6 +183,30 @@ def _head(row, now, glyphs):
     if row.get("restarts_unseen"):
         lines.append(line(Span(counted(row["restarts_unseen"], "restart") + " that nobody saw", "warn")))
     return lines
+
+
+def _kernel(row, now, glyphs):
+    """What the kernel says of it, as it was sampled; nothing where it was not."""
+    told = row.get("kernel")
+    if not told:
+        return []
+    files, limit, grown = told.get("files"), told.get("files_limit"), told.get("files_grown")
+    near = files is not None and bool(limit) and files >= NEAR_SHARE * limit
+    said = []
+    if files is not None:
+        said.append(f"{number(files, 0)} of {number(limit, 0)} files open" if limit else f"{counted(files, 'file')} open")
+        if grown and told.get("files_grown_s"):
+            said[-1] += f" ({'+' if grown > 0 else ''}{number(grown, 0)} in {duration(told['files_grown_s'])})"
+    said.append(counted(told.get("threads"), "thread"))
+    wait = safe(told.get("wait") or "", glyphs)
+    said.append(STATES.get(told.get("state"), UNKNOWN) + (f" in {wait}" if wait else ""))
+    for name, words in (("voluntary", "waits/s"), ("involuntary", "preemptions/s")):
+        if told.get(f"{name}_switches_per_s") is not None:
+            said.append(f"{number(told[f'{name}_switches_per_s'], 0)} {words}")
+    if told.get("pss_bytes") is not None:
+        said.append(f"pss {size(told['pss_bytes'])}")
+    said.append(f"looked at {duration(ago(told.get('sampled_at'), now))} ago")
+    return [line(Span("kernel: " + ", ".join(said), "warn" if near or told.get("state") in HELD else "dim"))]
 
 
 def _life_words(row, now, glyphs):

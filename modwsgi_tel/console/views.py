@@ -6,7 +6,7 @@ For any view and size: at most `rows` Lines, none wider than `cols` cells, no co
 `view` is plain data: {"summary": ..., and the answers to the pane's paths by their names,
 "source": {"name", "trouble", "age_s", "note", "replay", "no_stacks"}}.  What is not there yet is shown as such.
 """
-from modwsgi_tel.console import collector, exceptions, gc, latency, lifecycle, overview, pivots, processes, slow, stacks, workers
+from modwsgi_tel.console import collector, exceptions, gc, latency, lifecycle, overview, pivots, processes, slow, stacks, tree, workers
 from modwsgi_tel.console.cells import Size, Span, apart, fit, line, line_width, restyled, safe
 from modwsgi_tel.console.frames import refuses
 from modwsgi_tel.console.keys import KEYS, Context, table_of
@@ -15,7 +15,7 @@ from modwsgi_tel.console.words import SEVERITIES, clock
 from modwsgi_tel.figures import UNKNOWN, duration, number, percent, size
 
 PANES = (overview.PANE, processes.PANE, workers.PANE, latency.PANE, slow.PANE, gc.PANE, lifecycle.PANE, collector.PANE,
-         stacks.PANE, pivots.PANE, exceptions.PANE)
+         stacks.PANE, pivots.PANE, exceptions.PANE, tree.PANE)
 BY_NAME = {pane.name: pane for pane in PANES}
 SCROLL_MOST = 1 << 14                   # lines of what is opened
 HEAD_LINES = 3                          # verdict, totals, tabs

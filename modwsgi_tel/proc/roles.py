@@ -129,11 +129,11 @@ class _Roles:
         return None
 
     def _apache(self, pid, each, text):
+        if each.words and find.is_titled(each.words[0]):        # its Apache may have died
+            return DAEMON, _group(find.group_of(each.words[0]), each.uid), "apache"
         parent = self._seen.get(each.stat.parent)
         if parent is None or not find.is_apache(parent.program):
             return PARENT, "", "apache"
-        if each.words and find.is_titled(each.words[0]):
-            return DAEMON, _group(find.group_of(each.words[0]), each.uid), "apache"
         first, above = each.words[:1], parent.words[:1]
         if first and above and first[0].rstrip(b" ") != above[0].rstrip(b" ") and not above[0].startswith(first[0].rstrip(b" ")):
             return DAEMON, _group(text[0].rstrip(" "), each.uid), "apache"       # display-name= said what it says

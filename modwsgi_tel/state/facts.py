@@ -15,7 +15,7 @@ cost, one read of each newest tick: the rules run while nobody asks.
          "processes", "reporting", "taking",    # taking: of those that report the ones that do not stop
          "full",                                # of these the ones with every thread busy
          "silent": [Silent], "stopping": [Stopping], "vanished": [Vanished], "stops": {reason: [Stop]},
-         "slow": Slowness, "rss": [Rss],
+         "slow": Slowness, "rss": [Rss], "files": [Files],
         "server",                              # as an agent of theirs says, as "gunicorn 20.1.0"; "" where none does
         "unseen"}]}                            # processes whose agents report for mod_wsgi and have not seen a request; see _unseen
 
@@ -43,11 +43,14 @@ LATE = "--enable-threads"               # in what an agent says of uWSGI, which 
 LATE_LENGTH = 200
 AGE_MOST_S = 30 * 86400.0               # a longer duration is nonsense
 RSS_MOST = 1 << 50
+FILES_FRESH_S = 120.0                   # how old a look at a process's descriptors may be
+FILES_GROWN_LEAST = 100                 # their numbers over time are told only of who has so many more
 
-Silent = namedtuple("Silent", "process pid silent_s since inside alive held late", defaults=("", ""))
+Silent = namedtuple("Silent", "process pid silent_s since inside alive held late state wait", defaults=("", "", "", ""))
 Silent.__doc__ = """A process that fell silent: its id and pid, for how long (monotonic), since when (wall), requests
-inside, what /proc says (True, or None when it cannot say), where it is held by its stacks (see taken.holder), or "", and what its agent
-has said of why it is heard late, or ""."""
+inside, what /proc says (True, or None when it cannot say), where it is held by its stacks (see taken.holder), or "", what its agent
+has said of why it is heard late, or "", and of a look at it since it is silent its state (a letter) and where the kernel has it wait,
+or ""."""
 
 Stopping = namedtuple("Stopping", "process pid seconds since reason")
 Stopping.__doc__ = "A process that said it stops and still goes on, `seconds` later."
@@ -68,6 +71,10 @@ Running.__doc__ = "A slow request that runs: for how long by its process's clock
 
 Rss = namedtuple("Rss", "process pid bytes known_s")
 Rss.__doc__ = "Resident memory by the newest tick, and for how long the process is known."
+
+Files = namedtuple("Files", "process pid files limit points")
+Files.__doc__ = """Open descriptors by the newest look, their limit or None; points: [(now, files)] of those before and this one, oldest first,
+[] unless they have grown by FILES_GROWN_LEAST."""
 
 NOTHING_SLOW = Slowness(0, 0, {}, [])
 
@@ -109,7 +116,7 @@ def _lives(fleet, now):
 def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
     serves = set(row["roles"]) != {"apache-child"}
     processes = reporting = taking = full = 0
-    silent, stopping, rss, slow = [], [], [], []
+    silent, stopping, rss, slow, files = [], [], [], [], []
     gone = {}                           # (pid, sender's pid) -> its processes
     for process in group.processes.values():
         if vanished:
@@ -132,6 +139,8 @@ def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
             silent.append(_silent(process, taken.get(process.id), now))
         elif life == STOPPING and (fresh or alive(process)):
             stopping.append(_stopping(process, wall))
+        if process.kernel is not None:
+            files += _files(process, now)
         if process.slow_active and process.silent_now is None:
             slow += process.slow_active.values()
     name = group.name[1][:NAME_LENGTH] or "(embedded)"
@@ -145,13 +154,25 @@ def _group(group, row, many_hosts, stops, vanished, taken, most, now, wall):
             "process_s": minute["ticks"] * interval,
             "silent": silent, "stopping": stopping, "vanished": _vanished(vanished, gone), "stops": stops,
             "slow": _slow(slow, most, now) if slow else NOTHING_SLOW,
-            "rss": rss, "server": server, "unseen": unseen}
+            "rss": rss, "files": files, "server": server, "unseen": unseen}
 
 
 def _silent(process, take, now):
     held = take.held if take is not None and take.now >= process.last_now else ""
+    newest = process.kernel and process.kernel.newest
+    state, wait = (newest.state, newest.wait or "") if newest and newest.now >= process.last_now else ("", "")
     return Silent(process.id, process.pid, max(0.0, now - process.last_now), process.last_wall, _inside(process),
-                  alive(process), held, _late(process))
+                  alive(process), held, _late(process), state, wait[:NAME_LENGTH])
+
+
+def _files(process, now):
+    """[Files] of a process, [] where its descriptors are not known."""
+    newest = process.kernel.newest
+    if newest is None or newest.files is None or now - newest.now > FILES_FRESH_S:
+        return []
+    grown, _ = process.kernel.grown()
+    points = process.kernel.files() if grown is not None and grown >= FILES_GROWN_LEAST else []
+    return [Files(process.id, process.pid, newest.files, newest.files_limit, points)]
 
 
 def _late(process):

@@ -18,6 +18,7 @@ from modwsgi_tel.state.chain import Budget, Chain
 from modwsgi_tel.state.inside import Inside, source_name
 from modwsgi_tel.state.process import (AGENT, INTERVAL_S, OTHER, REPLACED, REPORTER, RUNNING, STARTED,
                                        STOPPED, STOPPING, TEXT_LENGTH, VANISHED, Process, Trust, Who, makes_process)
+from modwsgi_tel.state.sampled import Sampling
 from modwsgi_tel.state.series import Series
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
@@ -82,6 +83,7 @@ class Fleet:
         self.slow = SlowTable(limits.slow, limits.slow_s, limits.slow_bytes)
         self.slow_lost = 0
         self.taken = Taken()                # stacks; off unless whoever has this reads some
+        self.sampling = Sampling()          # what the kernel says of the processes, now and then
         self.inside = Inside()              # what agents in the applications tell
         self.troubled = []                  # processes with active slow requests, and silent ones, at the last `expire`
         self.interpreters_lost = 0          # of processes that are forgotten
@@ -468,6 +470,10 @@ class Fleet:
 
     def process(self, process_id):
         return self._processes.get(process_id)
+
+    def of_sender(self, pid):
+        """All that are kept of what this pid sends, as the kernel says."""
+        return list(self._of_sender.get(pid, {}).values())
 
     @property
     def decode_errors(self):

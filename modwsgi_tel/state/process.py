@@ -63,7 +63,8 @@ class Process:
     __slots__ = ("id", "who", "identity", "texts", "parent_pid", "chain", "interpreters", "interpreters_lost", "sources", "agents",
                  "windows", "interval", "first_now", "first_wall", "last_now", "last_wall", "tick", "ticks", "life",
                  "life_wall", "stopping", "stopped", "silent_now", "trust", "vanish_checked_now", "slow_active",
-                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "ticks_behind", "shape")
+                 "doubts", "restarts", "kinds", "odd", "switch_interval", "present", "group", "vanish_wait", "ticks_behind", "shape",
+                 "kernel")
 
     def __init__(self, who, now, wall, budget, limits):
         self.id = next(_ids)
@@ -100,6 +101,7 @@ class Process:
         self.present = frozenset()          # ids of all fields that its ticks have had
         self.shape = None                   # of the tick that `identity` was last compared with
         self.group = ("", "")
+        self.kernel = None                  # a sampled.Kernel, once /proc was asked
 
     # --- identity -----------------------------------------------------------------
 

@@ -15,7 +15,7 @@ over application time.  A process has of the phases only `request`.
 """
 from collections import Counter
 
-from modwsgi_tel.state import inside
+from modwsgi_tel.state import inside, sampled
 from modwsgi_tel.state.process import ENDED, LIVES
 from modwsgi_tel.state.window import (CAPACITY, COUNTERS, CPU_SYSTEM, CPU_USER, GC_PAUSES, GC_PEAK, GC_SECONDS, INPUT_BYTES,
                                       NO_TOTAL, PERIOD, PERIOD_MAX, PHASE, REQUESTS, SLOTS_IN_MINUTE, SLOW_COMPLETED, STATUS,
@@ -339,7 +339,7 @@ def process_total(process, now, name):
 
 
 def process_view(process, now, wall, names=WINDOWS):
-    """One process as in the summary, with these windows."""
+    """One process as in the summary, with these windows; `kernel` is what /proc said of it, null where it was not asked."""
     fields = newest_fields(process)
     windows = {}
     for name in names:
@@ -362,7 +362,7 @@ def process_view(process, now, wall, names=WINDOWS):
         "max_rss": fields.get("memory_max_rss"), "slow_threshold": finite(fields.get("slow_requests_threshold")),
         "slow_active": len(process.slow_active), "interpreters": len(process.interpreters),
         "lost": lost, "lost_uncertain": uncertain,
-        "implausible": process.odd,
+        "implausible": process.odd, "kernel": sampled.view(process, short=True),
         "counters": {name: totals[place] + opened[place] for name, place in COUNTERS.items()},
         "windows": windows}
 
@@ -387,6 +387,7 @@ def process_details(process, now, wall):
     """All about one process but its history: the summary's row, the newest tick, GC state, losses, and what its agents told."""
     out = process_view(process, now, wall)
     out["agent"] = inside.process_view(process, now)
+    out["kernel"] = sampled.view(process)
     out["versions"] = {name: process.texts[name] for name in
                        ("mod_wsgi_version", "python_version", "apache_version", "mpm_name")}
     out["sources"] = sources_view(process)

@@ -11,10 +11,12 @@ from modwsgi_tel.state.process import LIVES
 from modwsgi_tel.state.taken import AGENT, ASKED
 from modwsgi_tel.state.watched import RECENT, TOTAL
 from modwsgi_tel.state.window import SLOT_S
+from modwsgi_tel.tree.model import SORTS, Ask
 from modwsgi_tel.web.guard import LOGIN
 from modwsgi_tel.web.protocol import Response, json_response
 from modwsgi_tel.web.statejson import (Query, batched, encoded, pivots_head, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
                                         taken_state, text)
+from modwsgi_tel.web.treejson import answer as tree
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
 from modwsgi_tel.wire.shapes import TextMemo, finite
@@ -185,6 +187,9 @@ class Site:
 
     def processes(self, request, guard, _):
         now, wall = self._clocks()
+        if _flag(request.query, "tree"):
+            return self._tree(request.query, now, wall)
+        _refuse(request.query, _TREE, "goes with tree=1")
         ask = _ask(request.query, tables.PROCESS_SORTS, LIVES)
         window = _window(request.query, None)
         steps = tables.process_page(self.fleet, _query(request).wants, ask, window or "1m", now)
@@ -197,6 +202,14 @@ class Site:
             return {**shown, "sources": view.sources_view(process)}
 
         return Response(200, _paged({"time": wall}, "processes", steps, row), JSON)
+
+    def _tree(self, query, now, wall):
+        _refuse(query, _NO_TREE, "does not go with tree=1")
+        sort = query.get("sort", SORTS[0])
+        if sort not in SORTS:
+            raise BadRequest(400, f"sort={sort}: one of {', '.join(SORTS)}", close=False)
+        ask = Ask(query.get("group"), _whole(query, "pid"), not _flag(query, "no_system"), sort, _flag(query, "stacktraces"), _flag(query, "flat"))
+        return Response(200, batched(tree(self.fleet, ask, now, wall)), JSON)
 
     def workers(self, request, guard, _):
         now, wall = self._clocks()
@@ -324,13 +337,16 @@ _ASKED_AT_ONCE = 4                      # processes of one pid, in as many conta
 _PARTS = (*view.PARTS, "findings")
 _SELECT = ("group", "pid", "since")
 _TABLE = ("sort", "order", "offset", "limit", "search", "life")
+_TREE = ("stacktraces", "flat", "no_system")
+_NO_TREE = ("since", "order", "offset", "limit", "search", "life", "window")
 ROUTES = (
     Route("GET", "/", Site.index, (), "this list"),
     Route("GET", "/api/summary", Site.summary, ("window", "parts"), "what an operator wants at a glance: what is wrong, totals, "
           "groups, processes; now, 1 minute, 10 minutes"),
     Route("GET", "/api/state", Site.state, (*_SELECT, "samples"), "everything that is kept, in the existing collector's "
           "shape"),
-    Route("GET", "/api/processes", Site.processes, (*_SELECT, *_TABLE, "window"), "all processes, without their history"),
+    Route("GET", "/api/processes", Site.processes, (*_SELECT, *_TABLE, "window", "tree", *_TREE), "all processes, without their history; "
+          "tree=1: as a tree, with their requests and the stacks that were taken"),
     Route("GET", "/api/processes/PID", Site.process, ("id",), "one process: its newest tick, slots, GC, slow requests, "
           "events"),
     Route("GET", "/api/workers", Site.workers, ("group", "pid", "offset", "limit"), "the slots of each process, the one with "
@@ -397,6 +413,20 @@ def _whole(values, name):
     if not (given.isascii() and given.isdigit() and len(given) <= 12):
         raise BadRequest(400, f"{name}={given}: a whole number", close=False)
     return int(given)
+
+
+def _flag(values, name):
+    """Whether a parameter says yes: 1, or nothing behind it."""
+    given = values.get(name)
+    if given not in (None, "0", "1", ""):
+        raise BadRequest(400, f"{name}={given}: 1 or 0", close=False)
+    return given in ("1", "")
+
+
+def _refuse(values, names, why):
+    wrong = [name for name in names if name in values]
+    if wrong:
+        raise BadRequest(400, f"{wrong[0]}: {why}", close=False)
 
 
 def _seconds(values, name):
