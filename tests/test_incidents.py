@@ -17,7 +17,7 @@ from incidents import table
 
 pytestmark = pytest.mark.apache
 
-ROOM = 4                        # the sum of `cost` of what is staged at one time
+ROOM = 6                        # the sum of `cost` of what is staged at one time
 ALL = os.environ.get("MODWSGI_TEL_TEST_INCIDENTS") == "all"
 
 

@@ -96,7 +96,7 @@ def test_what_is_read_from_proc_is_what_is_judged(tmp_path):
                              "self/uid_map": b"         0          0 4294967295\n", "sys/kernel/yama/ptrace_scope": b"1\n"})
     os.chmod(tmp_path / "42" / "mem", 0o600)
     assert access._reader(root) == Reader(33, 33, 0, WHOLE, 1)
-    assert access._target(42, root) == Target(Stat("x", "S", 7, False, 42, 987654, 1), [33] * 4, [33] * 4, 0, os.geteuid())
+    assert access._target(42, root) == Target(Stat("x", "S", 7, False, 42, 987654, 1, 2, 1), [33] * 4, [33] * 4, 0, os.geteuid())
 
 
 @pytest.mark.parametrize("state, flags, error, wanted", [

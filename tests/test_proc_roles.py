@@ -17,7 +17,10 @@ LISTEN = b"  0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 000
 GUNICORN = b"/usr/bin/python3\0/usr/bin/gunicorn\0--threads\0004\0shop:app\0"
 
 
-def a_root(folder, processes, listening=()):
+UNIX = b"ffff: 00000002 00000000 00010000 0001 01 %d /var/run/wsgi.10.0.1.sock\nffff: 00000003 00000000 00000000 0001 03 %d\n"
+
+
+def a_root(folder, processes, listening=(), unix=0):
     """A made-up /proc: {pid: (program, cmdline, parent, inodes of its sockets)}."""
     (folder / "self").mkdir()
     (folder / "self" / "stat").write_bytes(STAT % (1, b"x", 0, 0))
@@ -25,6 +28,7 @@ def a_root(folder, processes, listening=()):
         path = folder / str(pid)
         (path / "fd").mkdir(parents=True)
         (path / "net").mkdir()
+        (path / "net" / "unix").write_bytes(b"head\n" + UNIX % (unix, unix + 1))
         (path / "net" / "tcp").write_bytes(b"head\n" + b"".join(LISTEN % inode for inode in listening))
         for number, inode in enumerate(sockets):
             (path / "fd" / str(number)).symlink_to("socket:[%d]" % inode)
@@ -47,16 +51,19 @@ def test_apaches_parent_children_daemons_and_log_pipes_are_told_apart(tmp_path):
         10: ("/usr/sbin/apache2", APACHE, 1, (70,)),
         11: ("/usr/sbin/apache2", b"(wsgi:shop)      \0-k\0start\0", 10, ()),
         12: ("/usr/sbin/apache2", APACHE, 10, (70,)),
-        13: ("/usr/sbin/apache2", APACHE, 10, (71,)),
+        13: ("/usr/sbin/apache2", APACHE, 10, (80,)),
         14: ("/usr/sbin/apache2", b"blog             \0-k\0start\0", 10, ()),
         15: ("/usr/bin/rotatelogs", b"/usr/bin/rotatelogs\0/var/log/x\0", 10, ()),
         16: ("/usr/bin/convert", b"convert\0a.png\0", 11, ()),
         17: ("/usr/bin/python3.11", b"python3\0job.py\0", 16, ()),
+        18: ("/usr/sbin/apache2", APACHE, 10, ()),
+        19: ("/usr/sbin/apache2", APACHE, 10, (81,)),
         20: ("/usr/sbin/nginx", b"nginx\0", 1, (70,)),
-    }, listening=(70,))
+    }, listening=(70,), unix=80)
     assert seen(members(root)) == {
         10: (PARENT, "", "apache"), 11: (DAEMON, "shop", "apache"), 12: (CHILD, "", "apache"), 13: (DAEMON, "", "apache"),
-        14: (DAEMON, "blog", "apache"), 15: (HELPER, "", "apache"), 16: (HELPER, "shop", "apache"), 17: (HELPER, "shop", "apache")}
+        14: (DAEMON, "blog", "apache"), 15: (HELPER, "", "apache"), 16: (HELPER, "shop", "apache"), 17: (HELPER, "shop", "apache"),
+        18: (CHILD, "", "apache"), 19: (CHILD, "", "apache")}
 
 
 def test_the_group_of_express_has_no_uid_in_its_name(tmp_path):

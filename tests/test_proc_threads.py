@@ -56,7 +56,7 @@ def waiting():
 
 def test_a_stat_line_tells_name_state_parent_cpu_start_and_stack_whatever_the_name():
     for name in (b"python3", b"a b", b") R 1 2 3 4 (", b""):
-        assert parse_stat_line(STAT % (42, name, b"S")) == Stat(name.decode(), "S", 7, False, 42, 987654, 140728493920800)
+        assert parse_stat_line(STAT % (42, name, b"S")) == Stat(name.decode(), "S", 7, False, 42, 987654, 140728493920800, 2, 2206)
     assert parse_stat_line((STAT % (42, b"kthreadd", b"S")).replace(b"4194368", b"2129984")).kernel
     for text in (b"", b"42 (x", b"42 (x) S 1 2"):
         with pytest.raises(ValueError):

@@ -1,8 +1,8 @@
 """Which processes serve Python requests, which of them belong together, and what each one is for.
 
 Told by what /proc shows of a process and of its parent: the program, the command line (mod_wsgi's daemons write their group
-over it), and whether it has a TCP socket that listens: an Apache child has, a daemon without such a title has not, and a Python that
-has one is a server.
+over it), and the sockets on which it listens: an Apache child closes the unix sockets of the daemon groups, a daemon keeps that of its own;
+and a Python that listens on TCP is a server.
 """
 import os
 import re
@@ -29,6 +29,7 @@ process group, or what gunicorn and uWSGI serve; "" where it has none or does no
 program's name.  uid: of its folder in /proc.  cpu_ticks: used since its start."""
 
 _Seen = namedtuple("_Seen", "stat words program uid")
+_ACCEPTS, _LISTEN = b"00010000", b"0A"  # __SO_ACCEPTCON of a unix socket's flags; TCP_LISTEN
 _EXPRESS = re.compile(r"(.+:\d+):(\d+)")
 _GUNICORN_TITLE = re.compile(r"gunicorn: (master|worker) \[(.*)\]")
 _OURS = re.compile(r"(^|/)modwsgi-tel(\.pyz)?$")
@@ -82,7 +83,7 @@ class _Roles:
 
     def __init__(self, seen, root):
         self._seen, self._root = seen, root
-        self._listening = None
+        self._listening = {}
         self._found = {}
 
     def members(self):
@@ -120,7 +121,7 @@ class _Roles:
         titled = _GUNICORN_TITLE.match(text[0]) if text else None
         if titled:
             return (MASTER if titled.group(1) == "master" else WORKER), titled.group(2), "gunicorn"
-        if find.is_python(each.program):
+        if find.is_python(each.program) or each.program == "gunicorn":      # its name, for who may not see its program
             if any(_OURS.search(word) for word in text[:4]) or text[1:3] == ["-m", "modwsgi_tel"]:
                 return COLLECTOR, "", "python"
             if any(word.endswith("/gunicorn") or word == "gunicorn" for word in text[:4]):
@@ -137,7 +138,8 @@ class _Roles:
         first, above = each.words[:1], parent.words[:1]
         if first and above and first[0].rstrip(b" ") != above[0].rstrip(b" ") and not above[0].startswith(first[0].rstrip(b" ")):
             return DAEMON, _group(text[0].rstrip(" "), each.uid), "apache"       # display-name= said what it says
-        return (DAEMON if self._listens(pid) is False else CHILD), "", "apache"
+        # one that starts or stops may listen nowhere: that is a child
+        return (DAEMON if self._listens(pid, ("unix",)) else CHILD), "", "apache"
 
     def _forked(self, pid, each, server, group):
         """A master has no parent of its kind; one without children serves itself."""
@@ -147,37 +149,44 @@ class _Roles:
         alike = any(other.stat.parent == pid and other.words == each.words for other in self._seen.values())
         return (MASTER if alike or server == "gunicorn" else WORKER), group, server
 
-    def _listens(self, pid):
-        """Whether a process has a TCP socket that listens; None where its descriptors may not be read."""
+    def _listens(self, pid, tables=("tcp", "tcp6")):
+        """Whether a process has a socket of these tables that listens; None where its descriptors may not be read."""
         folder = f"{self._root}/{pid}/fd"
         try:
             names = os.listdir(folder)[:_DESCRIPTORS_MOST]
         except OSError:
             return None
-        if self._listening is None:
-            self._listening = _listening(pid, self._root)
+        if tables not in self._listening:
+            self._listening[tables] = _listening(pid, tables, self._root)
         for name in names:
             try:
                 target = os.readlink(f"{folder}/{name}")
             except OSError:
                 continue
-            if target in self._listening:
+            if target in self._listening[tables]:
                 return True
         return False
 
 
-def _listening(pid, root):
-    """What the descriptors of listening TCP sockets link to, of a process's network namespace.  Source: proc(5), /proc/net/tcp."""
+def _listening(pid, tables, root):
+    """What the descriptors of listening sockets link to, of a process's network namespace.
+
+    Source: proc(5), /proc/net/tcp; net/unix/af_unix.c, unix_seq_show.
+    """
     found = set()
-    for name in ("tcp", "tcp6"):
+    for name in tables:
         try:
             lines = procfs.read(f"{root}/{pid}/net/{name}", _SOCKETS_MOST).splitlines()[1:]
         except OSError:
             continue
         for line in lines:
             words = line.split()
-            if len(words) > 9 and words[3] == b"0A":
-                found.add(f"socket:[{words[9].decode('ascii', 'replace')}]")
+            if name == "unix":
+                inode = words[6] if len(words) > 6 and words[3] == _ACCEPTS else None
+            else:
+                inode = words[9] if len(words) > 9 and words[3] == _LISTEN else None
+            if inode is not None:
+                found.add(f"socket:[{inode.decode('ascii', 'replace')}]")
     return found
 
 
