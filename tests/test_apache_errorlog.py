@@ -130,6 +130,14 @@ def test_an_exception_has_its_place_in_the_application_and_no_secrets(logs):
     assert (event.pid, event.tid, event.level, event.script, event.places) == (77, 90, "error", "/srv/shop/app.py", {"/srv/shop/deep.py:6": 1})
 
 
+@pytest.mark.parametrize("written, name", [
+    (r"/srv/sh\xc3\xb6p/deep.py", "/srv/shöp/deep.py"), (r"/srv/sh\xc3p/deep.py", r"/srv/sh\xc3p/deep.py"), (r"/srv/\xc2\x9b1m/deep.py", r"/srv/\xc2\x9b1m/deep.py"),
+    (r"/srv/sh\\xc3\xb6p/deep.py", r"/srv/sh\\xc3\xb6p/deep.py")], ids=["letters", "no UTF-8", "a control code", "a backslash in the name"])
+def test_letters_outside_of_ascii_are_read_as_they_were_before_apache_wrote_them(logs, written, name):
+    [event] = logs.read(stamped(EXCEPTION_4.replace("/srv/shop/deep.py", written))).events
+    assert event.place == f"{name}:6"
+
+
 def test_of_exceptions_in_a_chain_the_last_is_told(logs):
     text = EXCEPTION_4 + """\
 @[wsgi:error] [pid 77:tid 90] [remote 10.0.0.9:38240]\x20

@@ -66,7 +66,7 @@ ARROWS = {
     "why": ("apache.kinds", "figures", "findings", "printable", "proc.roles", "stacks.model", "stacks.compare"),
     "why.telemetry": ("errors", "options", "report.client"),
     "why.gather": ("errors", "agentclient", "apache", "proc", "stacks", "why"),
-    "why.command": ("errors", "figures", "findings", "net.loop", "printable", "targets", "why"),
+    "why.command": ("errors", "figures", "net.loop", "printable", "targets", "why"),
     "docgen": ("errors", "options", "wire", "web", "console", "findings", "agent.settings"),
     "cli": ("errors", "printable", "options", "collector", "demo", "growth", "inspection.command", "processes", "report", "record", "hot",
             "sampler", "stackdump", "stackhelper", "tap", "top", "why.command"),

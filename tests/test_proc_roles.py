@@ -1,5 +1,6 @@
 """What each process of a server is for: in a made-up /proc, and of a real gunicorn."""
 import os
+import types
 
 import pytest
 
@@ -72,6 +73,13 @@ def test_the_group_of_express_has_no_uid_in_its_name(tmp_path):
                              11: ("/usr/sbin/apache2", b"(wsgi:localhost:8000:%d)\0" % uid, 10, ()),
                              12: ("/usr/sbin/apache2", b"(wsgi:localhost:8000:%d)\0" % (uid + 1), 10, ())})
     assert [each.group for each in members(root)] == ["", "localhost:8000", "localhost:8000:%d" % (uid + 1)]
+
+
+def test_it_may_be_the_uid_of_the_apache_above(tmp_path, monkeypatch):
+    root = a_root(tmp_path, {10: ("/usr/sbin/apache2", APACHE, 1, ()), 11: ("/usr/sbin/apache2", b"(wsgi:localhost:8000:%d)\0" % os.getuid(), 10, ())})
+    seen_by = os.stat
+    monkeypatch.setattr(roles.os, "stat", lambda path: types.SimpleNamespace(st_uid=33) if str(path).endswith("/11") else seen_by(path))
+    assert [each.group for each in members(root)] == ["", "localhost:8000"]
 
 
 def test_a_daemon_whose_apache_has_died_is_a_daemon(tmp_path):

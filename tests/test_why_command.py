@@ -6,10 +6,9 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
+import tempfile
 
 import pytest
 
@@ -67,7 +66,7 @@ class Room:
         return self
 
     def start(self, *command, **more):
-        self._others.append(subprocess.Popen([*self.enter, *command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more))
+        self._others.append(subprocess.Popen([*self.enter, *command], stdin=subprocess.DEVNULL, **{"stderr": subprocess.DEVNULL, **more}))
         return self._others[-1]
 
     def __exit__(self, *_):
@@ -86,11 +85,13 @@ def served():
         pytest.skip("no gunicorn (apt-get install gunicorn)")
     with Room() as room:
         room.port, room.group = running.free_port(), "hello:application"
+        room.log = tempfile.TemporaryFile()
         room.start(GUNICORN, "--bind", f"127.0.0.1:{room.port}", "--workers", "2", "--threads", "2", "--worker-class", "gthread", "--chdir", staging.APPS,
-                   room.group, stdout=subprocess.DEVNULL, env={**apache.environment(), "PYTHONDONTWRITEBYTECODE": "1"})
+                   room.group, stdout=subprocess.DEVNULL, stderr=room.log, env={**apache.environment(), "PYTHONDONTWRITEBYTECODE": "1"})
         running.wait_until(lambda: answers(room.port), 20, "gunicorn does not answer")
         running.wait_until(lambda: len(json.loads(run("--json", before=room.enter).stdout or '{"processes": []}')["processes"]) == 2, 20, "no two workers")
         yield room
+        room.log.close()
 
 
 def answers(port):
@@ -178,14 +179,19 @@ def test_a_finding_has_the_keys_that_scripts_rely_on(served, tmp_path):
 
 # --- a user who may not see all ------------------------------------------------------------------------
 
-def test_an_ordinary_user_is_told_what_could_not_be_seen_and_it_is_not_called_quiet(served, for_all):
-    done = run(**as_nobody(for_all, served.enter))
+def test_an_ordinary_user_is_told_what_could_not_be_seen_and_it_is_not_called_quiet(for_all):
+    with Room() as room:
+        process = room.start(apache.SYSTEM_PYTHON, "-c", PARKED, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        done = run(**as_nobody(for_all, room.enter))
+        said = strict(run("--json", **as_nobody(for_all, room.enter)).stdout)
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith("nothing found, but nothing of the code could be seen: ") and "quiet" not in done.stdout
-    said = " ".join(done.stdout.split())
-    assert ", as a user who may not see all" in said and re.search(r" - stacks of pid \d+: cannot read process \d+: it belongs to root, this is nobody; "
-                                                                   r"run as root, or with CAP_SYS_PTRACE .*\(and 1 more like it\)", said), said
-    assert strict(run("--json", **as_nobody(for_all, served.enter)).stdout)["findings"] == []
+    shown = " ".join(done.stdout.split())
+    assert "at 1 process with 1 thread, as a user who may not see all servers: python (1 process) not known: " in shown
+    assert re.search(r" - stacks of pid \d+: cannot read process \d+: it belongs to root, this is nobody; run as root, or with CAP_SYS_PTRACE ", shown), shown
+    assert said["findings"] == [] and [each["looks"] for each in said["processes"]] == [0]
+    assert [line for line in said["unknown"] if line.startswith("stacks of pid")]
 
 
 def test_where_proc_is_hidden_from_a_user_it_is_one_line(served, for_all):
@@ -225,29 +231,31 @@ def test_a_process_that_is_none_is_one_line():
 
 # --- collectors that are none ------------------------------------------------------------------------------
 
+ANSWERS = """import os, socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+held = []
+while True:
+    connection, _ = listener.accept()
+    held.append(connection)
+    connection.recv(65536)
+    if sys.argv[1] != "silence":
+        connection.sendall(bytes.fromhex(sys.argv[1]))
+        connection.close()
+"""
+
+
 @contextlib.contextmanager
 def answering(answer):
-    """A port where each who asks is answered with these bytes; None: with nothing."""
-    def serve():
-        held = []
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            held.append(connection)
-            with contextlib.suppress(OSError):
-                connection.recv(65536)
-                if answer is not None:
-                    connection.sendall(answer)
-                    connection.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+    """The URL of a port where each who asks is answered with these bytes; None: with nothing.  In a process of its own: who listens is a server."""
+    process = subprocess.Popen([sys.executable, "-c", ANSWERS, "silence" if answer is None else answer.hex()], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE)
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
 
 
 def as_http(value, status="200 OK"):
@@ -266,6 +274,7 @@ NONSENSE = {"no HTTP": b"\x00\x01 SSH-2.0-OpenSSH\r\n", "nothing": b"", "silence
 def test_a_collector_that_is_none_is_said_and_the_rest_goes_on(parked, kind):
     with answering(NONSENSE[kind]) as url:
         done = run("--json", "--pid", parked.pid, "--url", url, "--timeout", "0.5", "--duration", "0.2")
+    assert done.stderr == ""
     said = strict(done.stdout)
     assert [(each["pid"], each["looks"] > 0) for each in said["processes"]] == [(parked.pid, True)]
     lines = [line for line in said["unknown"] if "telemetry" in line]
@@ -352,3 +361,11 @@ def test_a_reader_that_has_gone_is_no_mess(parked):
     done = subprocess.run(["bash", "-c", command, "bash", *running.CHECKOUT, "why", "--pid", str(parked.pid), "--duration", "0.2"], cwd=running.ROOT,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, env=running.clean_environment(), encoding="utf-8")
     assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_a_process_that_a_server_has_started_is_not_one_that_serves():
+    listens = "import socket, subprocess\nlistener = socket.create_server(('127.0.0.1', 0))\nchild = subprocess.Popen(['sleep', '600'])\nprint(child.pid, flush=True)\nchild.wait()\n"
+    with Room() as room:
+        child = int(room.start(apache.SYSTEM_PYTHON, "-c", listens, stdout=subprocess.PIPE).stdout.readline())
+        assert is_one_line(run("--pid", child, before=room.enter), rf"process {child} serves nothing itself: process \d+ has started it; see modwsgi-tel inspect {child}")
+        assert run(before=room.enter).stdout.splitlines()[1] == "servers: python (1 process)"

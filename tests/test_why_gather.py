@@ -6,6 +6,7 @@ import time
 import pytest
 
 import running
+import scenes
 from modwsgi_tel import options
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import descriptors, roles
@@ -41,8 +42,7 @@ def looked(pid, meanwhile=None, **more):
         gathering.look()
         if meanwhile is not None:
             meanwhile(gathering)
-        while gathering.pause_s() is not None:
-            time.sleep(gathering.pause_s())
+        for _ in range(2):
             gathering.look()
         return gathering.scene()
     finally:
@@ -57,7 +57,7 @@ def of_it(scene):
 def test_a_process_is_read_whole(parked):
     scene = looked(parked.pid)
     [process] = scene.processes
-    assert of_it(scene) == [] and len(process.looks) >= 2 and scene.looked == len(process.looks)
+    assert of_it(scene) == [] and scene.looked == len(process.looks) == 3
     assert {len(look.stacks.threads) for look in process.looks} == {2}
     assert process.before and process.after and process.rates and process.limits and process.files and process.rss and process.lines
 
@@ -80,7 +80,7 @@ PARTS = [(gather.details, "usage"), (gather.details, "limits"), (gather.details,
 def test_a_part_that_fails_is_named_and_the_rest_goes_on(parked, monkeypatch, owner, name):
     breaks(monkeypatch, owner, name)
     scene = looked(parked.pid, log=["/dev/null"])
-    assert [process.pid for process in scene.processes] == [parked.pid] and scene.looked >= 2
+    assert [process.pid for process in scene.processes] == [parked.pid] and scene.looked == 3
     said = [line for line in scene.unknown if "this is a mistake of modwsgi-tel" in line]
     assert all(f"TypeError: {name} is broken at test_why_gather.py:" in line for line in said), said
     judge(scene)
@@ -93,7 +93,7 @@ def test_what_is_said_of_a_mistake_has_the_part_the_error_and_its_place(parked, 
     what = {"usage": "pid", "limits": "limits of pid", "rates": "rates of pid"}[name]
     [line] = [line for line in of_it(scene)]
     assert line.startswith(f"{what} {parked.pid}: this is a mistake of modwsgi-tel: TypeError: {name} is broken at test_why_gather.py:")
-    assert len(scene.processes[0].looks) >= 2
+    assert len(scene.processes[0].looks) == 3
 
 
 def test_a_later_look_at_all_processes_that_fails_keeps_those_that_there_were(parked, monkeypatch):
@@ -121,10 +121,96 @@ def test_a_process_that_is_a_zombie_is_no_mistake_either(parked):
     assert [line for line in of_it(scene) if not line.startswith(f"process {parked.pid}")] == []
 
 
+def test_a_daemon_that_has_ended_is_told_once_and_as_what_it_was(parked, monkeypatch):
+    parent = scenes.PARENT_MEMBER
+    alive, zombie = scenes.a_member(4_000_001), scenes.a_member(4_000_001, role=roles.CHILD, group="", state="Z")
+    unseen = scenes.a_member(4_000_002, start=6000, role=roles.CHILD, group="", state="Z")
+    found = iter([[parent, alive], [parent, zombie, unseen], [parent, unseen], [parent]])
+    left = [parent]
+    monkeypatch.setattr(roles, "members", lambda: next(found, left))
+    gathering = gather.Gathering(values(0))
+    try:
+        for _ in range(3):
+            gathering._others()
+        assert (gathering._gone, gathering._born) == ([alive, unseen], [unseen])
+    finally:
+        gathering.close()
+
+
+def test_a_child_that_begins_between_two_counts_is_seen_at_the_next_look(parked, monkeypatch):
+    children, seen = [[1]], []
+    monkeypatch.setattr(gather.details, "children", lambda pid: children[-1])
+    monkeypatch.setattr(gather.Gathering, "_others", lambda self: seen.append(list(children[-1])))
+    def begins(gathering):
+        seen.clear()
+        gathering._members = [scenes.PARENT_MEMBER]
+        gathering.look()
+        children.append([1, 2])
+    looked(parked.pid, begins)
+    assert seen == [[1], [1, 2]]
+
+
 def test_where_not_even_the_processes_can_be_told_it_is_one_line(parked, monkeypatch):
     breaks(monkeypatch, roles, "members")
     with pytest.raises(TelError, match="^the processes: this is a mistake of modwsgi-tel: TypeError: members is broken at "):
         gather.Gathering(values(parked.pid))
+
+
+def test_a_long_look_takes_its_time(parked):
+    gathering = gather.Gathering(values(parked.pid, duration=4000.0))
+    try:
+        gathering.look()
+        assert gathering.pause_s() == 10.0
+    finally:
+        gathering.close()
+
+
+def of_a_server(monkeypatch, pid, *groups, shown=""):
+    """As if a process were a daemon of an Apache with these daemon groups."""
+    parent = scenes.PARENT_MEMBER
+    monkeypatch.setattr(roles, "members", lambda: [parent, scenes.a_member(pid, group=shown)])
+    monkeypatch.setattr(gather.config, "of", lambda _: scenes.a_config(*(scenes.a_daemon(group) for group in groups)))
+
+
+def test_a_daemon_that_shows_no_group_is_of_the_only_one_there_is(parked, monkeypatch):
+    of_a_server(monkeypatch, parked.pid, "shop")
+    for asked in ({}, {"group": "shop"}):
+        [process] = looked("", **asked).processes
+        assert (process.group, process.name, process.threads) == ("shop", "shop", 4)
+
+
+def test_where_there_are_several_groups_it_is_of_none_and_is_looked_at_for_each(parked, monkeypatch):
+    of_a_server(monkeypatch, parked.pid, "shop", "mail")
+    for asked in ({}, {"group": "mail"}):
+        [process] = looked("", **asked).processes
+        assert (process.group, process.name, process.threads) == ("", "apache", None)
+
+
+def test_which_group_it_is_of_is_told_by_the_socket_that_it_keeps(parked, monkeypatch, tmp_path):
+    of_a_server(monkeypatch, parked.pid, "shop", "mail")
+    listener = scenes.a_socket(f"{tmp_path}/wsgi.100.0.2.sock")
+    monkeypatch.setattr(gather.sockets, "listeners", lambda: [listener])
+    monkeypatch.setattr(gather.sockets, "holders", lambda inodes, pids: {inode: pids for inode in inodes})
+    for asked, names in (({}, ["mail"]), ({"group": "mail"}, ["mail"]), ({"group": "shop"}, [])):
+        assert [process.group for process in looked("", **asked).processes] == names
+
+
+def test_a_process_that_seems_to_be_another_for_a_moment_has_not_ended(parked, monkeypatch):
+    members = roles.members
+
+    def meanwhile(gathering):
+        monkeypatch.setattr(roles, "members", lambda: [])
+        gathering._others()
+        monkeypatch.setattr(roles, "members", members)
+    scene = looked(parked.pid, meanwhile)
+    assert (scene.gone, scene.born, scene.alone) == ([], [], True)
+
+
+def test_a_group_without_a_process_at_this_moment_is_looked_at_all_the_same(parked, monkeypatch):
+    of_a_server(monkeypatch, parked.pid, "shop", "mail", shown="shop")
+    scene = looked("", group="mail")
+    assert (scene.processes, [member.pid for member in scene.parents]) == ([], [scenes.PARENT_MEMBER.pid])
+    assert {each.daemons[1].group for each in scene.configs.values()} == {"mail"}
 
 
 def test_a_pid_or_group_of_no_server_is_an_error_of_one_line(parked):

@@ -11,7 +11,7 @@ from modwsgi_tel.stacks.model import Frame
 from modwsgi_tel.why import judged, rules
 from modwsgi_tel.why.rules import FINDINGS_MOST, RULES, judge
 from running import short_folder
-from scenes import (APP, BACKEND, BEHIND, ENTRY, FUTEX, IDLE, LOCKED, LOOK_S, PARENT_MEMBER, SLEEPING, SLEEPS, STREAM, WAITS, WALL, a_config, a_container,
+from scenes import (APP, BACKEND, BEHIND, ENTRY, FUTEX, IDLE, LIB, LOCKED, LOOK_S, PARENT_MEMBER, SLEEPING, SLEEPS, STREAM, WAITS, WALL, a_config, a_container,
                     a_daemon, a_finding, a_host, a_lock_wait, a_log, a_look, a_member, a_process, a_request, a_scene, a_socket, a_thread, a_wait, an_event,
                     evidence, looks, rates, telemetry, usage)
 
@@ -54,6 +54,9 @@ def deadlock(cycles=1):
     return a_scene(a_process(looks(10, *both, waits={11: FUTEX, 12: FUTEX}), locks=ring if cycles else [], cycles=[ring] * cycles))
 
 
+GUNICORN = a_member(100, parent=1, role="master", group="", server="gunicorn", command="/usr/bin/gunicorn --max-requests 50 app", title="")
+
+
 def crash_loop(gone=(a_member(102), a_member(103, start=6000)), born=(a_member(103, start=6000), a_member(101)), **more):
     return a_scene(gone=list(gone), born=list(born), **more)
 
@@ -92,16 +95,19 @@ def lock(*ages):
     return a_scene(a_process(looks(2, *threads, owner, waits={**{each.tid: FUTEX for each in threads}, 13: BACKEND}), locks=held))
 
 
-def gil_contention(cpu=0.95, wanting=10):
-    found = [a_look(running(11, (Frame("report", APP, 70 + place), ENTRY), a_request("/report", 3.0), owns_gil=True),
+WAITRESS = (Frame("Condition.wait", f"{LIB}/threading.py", 320), Frame("ThreadedTaskDispatcher.handler_thread", "/usr/lib/python3/dist-packages/waitress/task.py", 72))
+
+
+def gil_contention(cpu=0.95, wanting=10, frames=None):
+    found = [a_look(running(11, frames or (Frame("report", APP, 70 + place), ENTRY), None if frames else a_request("/report", 3.0), owns_gil=True),
                     a_thread(12, LOCKED, a_request("/", 0.1, f"D{place}")), before_s=LOOK_S * (9 - place),
                     wanting=frozenset((12,)) if place >= 10 - wanting else frozenset()) for place in range(10)]
     return a_scene(a_process(found, rates=rates(cpu=cpu)))
 
 
-def gc_storm(during):
+def gc_storm(during, number=10):
     collects = running(11, (Frame("collects", APP, 80), ENTRY), a_request("/page", 0.1), owns_gil=True)
-    return a_scene(a_process(looks(10 - during) + looks(during, collects, collecting=(0,)), rates=rates(cpu=0.3)))
+    return a_scene(a_process(looks(number - during) + looks(during, collects, collecting=(0,)), rates=rates(cpu=0.3)))
 
 
 def slow_path(*ages):
@@ -124,8 +130,8 @@ def memory_growth(step, grown=4_000_000):
     return a_scene(a_process(rss=[(n, 30_000_000 + step * n) for n in range(4)], grown=[(a_container(500, 1_000_000), a_container(2000, grown))]))
 
 
-def descriptors(first, step, same=40):
-    return a_scene(a_process(files=[(0.5 * n, first + step * n) for n in range(6)], descriptors={"same": [{"target": "/tmp/x", "kind": "file", "count": same}]}))
+def descriptors(first, step, same=40, threads=6):
+    return a_scene(a_process(after=usage(threads=threads), files=[(0.5 * n, first + step * n) for n in range(6)], descriptors={"same": [{"target": "/tmp/x", "kind": "file", "count": same}]}))
 
 
 def threads(more):
@@ -201,27 +207,29 @@ FIRES = {
 SILENT = {
     "gil-held": [gil_held(number=4), gil_held(held=7), gil_held(ended=True)],
     "deadlock": [deadlock(cycles=0)],
-    "crash-loop": [crash_loop(gone=[a_member(102)]), crash_loop(gone=[a_member(102), a_member(103)], born=[a_member(104), a_member(105)]),
-                   crash_loop(parents=[])],
+    "crash-loop": [crash_loop(gone=[a_member(103, start=6000)]), crash_loop(gone=[a_member(102), a_member(103)], born=[a_member(104), a_member(105)]),
+                   crash_loop(parents=[]), crash_loop(configs={100: a_config(a_daemon(maximum_requests="50"))}), crash_loop(parents=[GUNICORN]),
+                   crash_loop(logs=a_log(an_event("graceful", "Graceful restart requested, doing restart", at=WALL - 2)))],
     "request-timeout": [request_timeout(8.9), a_scene(a_process(looks(10, a_thread(11, SLEEPS, a_request("/work", 9.5))), daemon=a_daemon()))],
     "memory-limit": [memory_limit(340_000_000), memory_limit(None)],
     "out-of-memory": [kernel("segfault", "apache2[4711]: segfault at 0")],
     "disk-full": [disks(("/var", 200 << 20, 10 << 30, 10)), disks(("/var", 2 << 30, 400 << 30, None))],
     "capacity": [capacity(busy=3, waiting=0), capacity(waiting=0, late=2), capacity(waiting=0, queued_s=0.4)],
     "backend": [a_scene(a_process(looks(2, *(a_thread(11 + n, WAITS, a_request("/price", 0.9, f"R{n}")) for n in range(2)),
-                                                             waits={11: BACKEND, 12: BACKEND}))), backend(29.0)],
+                                                             waits={11: BACKEND, 12: BACKEND}))), backend(3.9)],
     "lock": [lock(0.7, 0.7), lock(5.0)],
-    "gil-contention": [gil_contention(cpu=0.7), gil_contention(wanting=1)],
-    "gc-storm": [gc_storm(2)],
+    "gil-contention": [gil_contention(cpu=0.7), gil_contention(wanting=1), gil_contention(frames=WAITRESS)],
+    "gc-storm": [gc_storm(2), gc_storm(3, number=20)],
     "slow-path": [slow_path(0.9, 0.9), slow_path(29.0)],
     "slow-response": [slow_response(1, switches=1)],
     "slow-clients": [backend(29.0, wait=CLIENT), slow_takers(1)],
     "memory-growth": [memory_growth(600_000), memory_growth(1_000_000, grown=1_050_000)],
-    "descriptors": [descriptors(60, 0), descriptors(12, 1, same=9), descriptors(819, 0)],
+    "descriptors": [descriptors(60, 0), descriptors(12, 1, same=9), descriptors(819, 0),
+                    descriptors(25, 5, same=30, threads=30)],
     "threads": [threads(4)],
     "zombies": [zombies(4), zombies(5, "S")],
     "stopped": [states("S", "D"), states("D", "S")],
-    "fewer-processes": [a_scene(configs={100: a_config(a_daemon(processes=1))})],
+    "fewer-processes": [a_scene(configs={100: a_config(a_daemon(processes=1))}), a_scene(configs={100: a_config(a_daemon(processes=2))}, alone=True)],
     "collector-away": [a_scene(configs={100: a_config()})],
     "collector-late": [collector_late(17), collector_late(40, uptime_s=3600.0)],
     "neighbour": [neighbours(busy=0.89), neighbours(cores=0.1), neighbours(client=True)],
@@ -566,11 +574,118 @@ def test_a_slow_path_that_only_wants_the_gil_is_part_of_the_contention():
     assert found["id"] == "gil-contention" and "2 requests of GET /report compute in report (app.py:70)" in found["evidence"][-1]["text"]
 
 
+def test_what_explains_it_may_be_explained_itself():
+    threads = [running(11 + n, (Frame("report", APP, 70), ENTRY), a_request("/report", 3.0, f"R{n}")) for n in range(2)]
+    found = [a_look(threads[0]._replace(owns_gil=place % 2 == 0), threads[1]._replace(owns_gil=place % 2 == 1), before_s=LOOK_S * (9 - place),
+                    wanting=frozenset((12 - place % 2,)), collecting=(0,)) for place in range(10)]
+    [gc], _ = judge(a_scene(a_process(found, rates=rates(cpu=0.95))))
+    assert gc["id"] == "gc-storm"
+    assert [each["text"][:30] for each in gc["evidence"][-2:]] == ["pid 101 of shop: GIL contentio", "2 requests of GET /report comp"]
+
+
 def test_two_troubles_are_two_findings_the_worse_one_first():
     other = backend(4.0, 3.0)
     other.processes[0].member = a_member(102, group="mail")
     scene = together(other, deadlock(), members=[PARENT_MEMBER])
     assert ids(scene) == ["deadlock", "backend"]
+
+
+def in_turn(*lives, path="/nap"):
+    """One thread that serves one request after the other; lives: (age at its last look, looks)."""
+    found, left = [], sum(number for _, number in lives)
+    for name, (age_s, number) in enumerate(lives):
+        left -= number
+        found += [a_look(a_thread(11, SLEEPS, a_request(path, age_s + LOOK_S * left, f"R{name}")), before_s=LOOK_S * (left + each), waits={11: SLEEPING})
+                  for each in reversed(range(number))]
+    return a_scene(a_process(found))
+
+
+def test_a_long_request_that_a_shorter_one_of_its_path_follows_is_slow_but_not_where_most_are_quick():
+    [found], _ = judge(in_turn((3.0, 8), (0.5, 2)))
+    assert found["id"] == "slow-path" and found["text"].startswith("2 requests of GET /nap sleep in nap (app.py:40) for up to 3.0 s")
+    assert ids(in_turn((2.1, 8), *[(0.1, 1)] * 4)) == []
+    assert ids(in_turn((1.9, 8), (0.5, 2))) == []
+
+
+def test_one_request_that_waits_long_for_a_backend_counts_where_threads_are_few():
+    assert ids(backend(4.0)) == ["backend"]
+    many = backend(29.0)
+    many.processes[0].threads = 8
+    assert ids(many) == []
+
+
+def test_short_requests_one_after_another_at_one_line_do_not_hold_the_gil_for_good():
+    inner = Frame("digest", APP, 20), ENTRY
+    found = [a_look(running(11, inner, a_request("/", 0.1 + LOOK_S * (9 - place), f"R{place}"), owns_gil=True), before_s=LOOK_S * (9 - place)) for place in range(10)]
+    assert ids(a_scene(a_process(found, rates=rates(cpu=0.98)))) == []
+
+
+def test_who_waits_for_a_future_is_told_with_what_the_pool_behind_it_waits_for():
+    threads = [a_thread(11 + n, (Frame("Condition.wait", f"{LIB}/threading.py", 320), Frame("Future.result", f"{LIB}/concurrent/futures/_base.py", 451), *SLEEPS),
+                        a_request("/mail", 4.0, f"R{n}")) for n in range(2)]
+    waits = [a_lock_wait(each.tid, place=f"{APP}:40", function="nap", lock="sent", kind="condition") for each in threads]
+    scene = a_scene(a_process(looks(10, *threads, a_thread(21, BEHIND), waits={11: FUTEX, 12: FUTEX, 21: BACKEND}), locks=waits))
+    [found], _ = judge(scene)
+    assert (found["id"], found["place"]) == ("slow-path", f"{APP}:40")
+    assert found["text"].endswith("; behind it 1 thread waits for an answer from postgres at 10.0.0.5:5432 in mails (app.py:77)")
+    assert found["evidence"][-1]["place"] == f"{APP}:77"
+
+
+def test_an_application_that_is_installed_as_a_package_is_told_by_its_line_not_by_that_of_pythons_library():
+    own = Frame("ask", "/srv/env/lib/python3.11/site-packages/acme/prices.py", 8)
+    threads = [a_thread(11 + n, (WAITS[0], own, Frame("application", "/srv/env/lib/python3.11/site-packages/acme/wsgi.py", 3)),
+                        a_request("/price", 3.0, f"R{n}")) for n in range(2)]
+    [found], _ = judge(a_scene(a_process(looks(10, *threads, waits={11: BACKEND, 12: BACKEND}))))
+    assert (found["id"], found["place"]) == ("backend", "/srv/env/lib/python3.11/site-packages/acme/prices.py:8")
+
+
+def full(threads, **more):
+    """All threads of a group busy with these, and requests that wait."""
+    return a_scene(a_process(looks(10, *threads, **more), rates=rates(cpu=0.1)), listeners=[[a_socket(waiting=3)]] * 10)
+
+
+def test_what_all_threads_wait_for_comes_before_that_they_are_all_busy():
+    threads = [a_thread(11 + n, WAITS, a_request("/price", 3.0, f"R{n}")) for n in range(4)]
+    found, _ = judge(full(threads, waits={each.tid: BACKEND for each in threads}))
+    assert [(each["id"], each["severity"], each["place"]) for each in found] == [("backend", "critical", f"{APP}:55"), ("capacity", "critical", f"{APP}:55")]
+
+
+def test_daemons_that_die_before_they_show_what_they_are_are_a_crash_loop_where_there_are_daemons():
+    dead = [a_member(pid, start=6000, role="apache-child", group="", state="Z") for pid in (103, 104)]
+    scene = crash_loop(gone=dead, born=dead, configs={100: a_config(a_daemon())})
+    [found], _ = judge(scene)
+    assert (found["id"], found["group"]) == ("crash-loop", "shop")
+    assert ids(crash_loop(gone=dead, born=dead, configs={100: a_config()._replace(daemons=[])})) == []
+
+
+def test_one_daemon_that_ended_is_a_crash_loop_where_requests_are_lost_again_and_again():
+    for count, expected in ((5, ["crash-loop"]), (4, ["no-response"])):
+        lost = an_event("no-response", "Error reading response headers from daemon process 'shop'", count=count)
+        lost = lost._replace(at=WALL - 0.5)
+        assert ids(crash_loop(gone=[a_member(102)], born=[a_member(103, start=6000)], logs=a_log(lost))) == expected
+
+
+def test_threads_that_are_all_deadlocked_are_no_lack_of_threads():
+    scene = deadlock()
+    scene.processes[0].threads = 2
+    [found], _ = judge(scene._replace(listeners=[[a_socket(waiting=1)]] * 10))
+    assert found["id"] == "deadlock" and "2 of 2 threads busy, 1 more request waits" in found["evidence"][-1]["text"]
+
+
+def test_a_group_whose_processes_compute_all_the_time_is_told_where():
+    found = [a_look(running(11, (Frame("report", APP, 70 + place % 3), ENTRY), a_request("/report", 0.2 + LOOK_S * (9 - place), f"R{place}"), owns_gil=True),
+                    before_s=LOOK_S * (9 - place)) for place in range(10)]
+    scene = a_scene(a_process(found, rates=rates(cpu=0.95), threads=1), listeners=[[a_socket(waiting=3)]] * 10)
+    [said], _ = judge(scene)
+    assert (said["id"], said["place"]) == ("capacity", f"{APP}:70")
+    assert said["text"] == "shop: 1 of 1 thread busy, 3 more requests wait: its processes compute, 0.9 cores of 1 that they can use, 100 % of it in report (app.py:70)"
+
+
+def test_what_the_collector_alone_knows_explains_what_the_log_says():
+    refused = an_event("no-response", "Error reading response headers from daemon process 'shop'")
+    scene = a_scene(logs=a_log(refused))._replace(telemetry=telemetry(a_finding("vanished", severity="critical")))
+    [found], _ = judge(scene)
+    assert found["id"] == "vanished" and found["evidence"][-1]["text"].startswith("a daemon took a request and gave no whole answer")
 
 
 # --- what a collector says --------------------------------------------------------------------------
@@ -687,3 +802,27 @@ def test_a_collector_that_listens_is_not_away():
 def test_a_socket_path_that_cannot_be_one_is_no_collector():
     scene = a_scene(configs={100: a_config(telemetry={"socket": "unix:/" + "x" * 300, "interval": 1.0, "slow": None})})
     assert judge(scene) == ([], []) and scene.unknown == []
+
+
+# --- restarts, and what a collector alone says of the GIL ------------------------------------------
+
+def cut_off(after_s, count=1):
+    """A request that a daemon left unanswered so long after a graceful restart."""
+    return a_scene(logs=a_log(an_event("graceful", "Graceful restart requested", at=WALL - 60, first=WALL - 60, severity="info"),
+                                    an_event("no-response", "Truncated or oversized response headers", at=WALL - 60 + after_s, first=WALL - 60 + after_s,
+                                             count=count, severity="warning")))
+
+
+def test_a_few_requests_that_a_restart_has_cut_off_are_no_trouble():
+    assert judge(cut_off(3.0)) == ([], [])
+
+
+@pytest.mark.parametrize("after_s, count", [(6.0, 1), (-1.0, 1), (3.0, 5)])
+def test_requests_that_are_lost_at_another_time_or_in_number_are_told(after_s, count):
+    assert [each["id"] for each in judge(cut_off(after_s, count))[0]] == ["no-response"]
+
+
+@pytest.mark.parametrize("cpu, told", [(0.1, False), (0.6, True)])
+def test_a_collectors_gil_contention_is_a_finding_only_where_a_process_computes(cpu, told):
+    found, notes = judge(a_scene(a_process(looks(10, a_thread(12)), rates=rates(cpu=cpu)), telemetry=telemetry(a_finding("gil-contention"))))
+    assert [[each["id"] for each in found], len(notes)] == [["gil-contention"] * told, int(not told)]

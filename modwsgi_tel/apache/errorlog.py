@@ -41,6 +41,7 @@ _GROUP = re.compile(r"(?:[Pp]rocess|process '[^']*',) (?:called )?'([^']{1,200})
 _STARTING = re.compile(r"Starting (?:daemon )?process '([^']{1,200})'")
 _OF_PID = re.compile(r"\bpid[ =:]{1,2}(\d{1,10})|uWSGI process (\d{1,10}) got")
 _SCRIPT = re.compile(r"(?:script|file) '([^']{1,1000})'")
+_ESCAPED = re.compile(rb"(?<!\\)(?:\\x[89a-f][0-9a-f])+")          # letters outside of ASCII, as ap_escape_errorlog_item writes them
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 # An exception that left the application says more than that it did
 _NAMED = ((re.compile(r"MemoryError\b"), "memory-error"),
@@ -71,6 +72,15 @@ def read(logs, since_wall, most_bytes=MOST_BYTES):
     return Reading(events, counts, lines, skipped, problems)
 
 
+def _unescaped(found):
+    """The bytes that a run of \\xNN stands for, where they are letters."""
+    letters = bytes.fromhex(found.group().replace(b"\\x", b"").decode("ascii"))
+    try:
+        return letters if letters.decode("utf-8").isprintable() else found.group()
+    except UnicodeDecodeError:
+        return found.group()
+
+
 def _take(gatherer, source, tail, since_wall):
     """Gives the lines of one log to the gatherer, with their times; how many there were.
 
@@ -93,7 +103,7 @@ def _take(gatherer, source, tail, since_wall):
 
     for raw in tail.data.split(b"\n"):
         lines += 1
-        line = loglines.parse(raw[:_MOST_LINE].strip(b"\0\r").decode("utf-8", "replace"), dates)
+        line = loglines.parse(_ESCAPED.sub(_unescaped, raw[:_MOST_LINE].strip(b"\0\r")).decode("utf-8", "replace"), dates)
         if line.at is None:
             undated.append(line)
             continue

@@ -131,15 +131,19 @@ class _Roles:
 
     def _apache(self, pid, each, text):
         if each.words and find.is_titled(each.words[0]):        # its Apache may have died
-            return DAEMON, _group(find.group_of(each.words[0]), each.uid), "apache"
+            return DAEMON, _group(find.group_of(each.words[0]), self._uids(each)), "apache"
         parent = self._seen.get(each.stat.parent)
         if parent is None or not find.is_apache(parent.program):
             return PARENT, "", "apache"
         first, above = each.words[:1], parent.words[:1]
         if first and above and first[0].rstrip(b" ") != above[0].rstrip(b" ") and not above[0].startswith(first[0].rstrip(b" ")):
-            return DAEMON, _group(text[0].rstrip(" "), each.uid), "apache"       # display-name= said what it says
+            return DAEMON, _group(text[0].rstrip(" "), self._uids(each)), "apache"       # display-name= said what it says
         # one that starts or stops may listen nowhere: that is a child
         return (DAEMON if self._listens(pid, ("unix",)) else CHILD), "", "apache"
+
+    def _uids(self, each):
+        """Of a process and its parent: mod_wsgi-express shows the user that has run it, and the daemons may have another."""
+        return {each.uid, *(parent.uid for parent in [self._seen.get(each.stat.parent)] if parent is not None)}
 
     def _forked(self, pid, each, server, group):
         """A master has no parent of its kind; one without children serves itself."""
@@ -190,10 +194,10 @@ def _listening(pid, tables, root):
     return found
 
 
-def _group(shown, uid):
+def _group(shown, uids):
     """A group's name, of what its processes show: mod_wsgi-express shows HOST:PORT:UID for the group HOST:PORT."""
     found = _EXPRESS.fullmatch(shown)
-    return found.group(1) if found and found.group(2) == str(uid) else shown
+    return found.group(1) if found and found.group(2) in map(str, uids) else shown
 
 
 def _application(words):

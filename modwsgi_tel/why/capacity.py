@@ -1,22 +1,23 @@
 """Rules about the server's own room: threads, queues, a configuration that is not what runs, a collector that nobody is."""
 import os
-import re
 from collections import Counter, namedtuple
 
 from modwsgi_tel.figures import counted, duration, moment, percent
 from modwsgi_tel.why import telemetry
-from modwsgi_tel.why.code import LONG_S, LOOKS_LEAST, SAID, waits_for
+from modwsgi_tel.why.code import LONG_S, LOOKS_LEAST, SAID, hottest, running, waits_for
 from modwsgi_tel.why.judged import Saw, evidence, stack
-from modwsgi_tel.why.scene import place_of, short_place
+from modwsgi_tel.why.scene import WSGI_SOCKET, place_of, short_place
 
 FULL_SHARE = 0.7                        # looks at which all threads of a group serve
 QUEUE_SHARE = 0.5                       # looks at which connections wait
 QUEUED_S, QUEUED_LEAST = 0.5, 3         # requests that waited so long before a thread had them
 MISSED_LEAST = 8                        # datagrams
+COMPUTES_CORES, COMPUTES_CORES_LEAST = 0.75, 0.2        # of each of a group's processes: used or waited for; used
+COMPUTES_SHARE = 0.5                    # of what they run, in one function
 ONE_CAUSE = 0.6                         # busy threads that one thing explains
 _OUTSIDE = ("socket", "client", "lock", "child", "file lock", "pipe", "disk", "queue", "event", "join", "condition", "gil")
+OUTSIDE = "outside"                     # what a finding is about where its threads wait for one of these
 _ONE_FOR_ALL = ("socket", "client", "lock", "queue", "event", "condition")      # of these what is waited for tells more than where
-_WSGI_SOCKET = re.compile(r"wsgi\.(\d+)\.\d+\.(\d+)\.sock$")
 
 
 def groups(scene):
@@ -33,7 +34,7 @@ def backlogs(scene):
     out = {}
     for found in scene.listeners:
         for socket in found:
-            named = _WSGI_SOCKET.search(socket.path or "")
+            named = WSGI_SOCKET.search(socket.path or "")
             if named:
                 out.setdefault((int(named.group(1)), int(named.group(2))), []).append((socket.received_queue or 0, socket.backlog))
     return out
@@ -110,6 +111,12 @@ def _where(processes):
     return [evidence("stack", f"where the threads are, over all looks: {shown}")]
 
 
+def _computes(processes):
+    """(Frame, part): the function that most of the Python code of these processes runs in, None where there is none."""
+    frame, number, told = hottest([thread for process in processes for thread in running(process)])
+    return (frame, number / told) if told and number >= COMPUTES_SHARE * told else None
+
+
 def _capacity_saw(scene, processes, name, threads, busy, queue, late, share, cause, ages):
     told = [evidence("proc", f"threads that serve at each look: {_series(busy)}" + (f" of {threads}" if threads else ""))]
     if queue:
@@ -118,28 +125,38 @@ def _capacity_saw(scene, processes, name, threads, busy, queue, late, share, cau
         told.append(evidence("request", f"{counted(len(late), 'request')} that were seen had waited {_range(late)} for a thread"))
     cores = [process.rates["cpu"] for process in processes if process.rates and process.rates.get("cpu") is not None]
     used = sum(cores) if cores else None
+    waited = sum((process.rates or {}).get("run_wait") or 0.0 for process in processes)       # for a core, where others want it too
     if used is not None:
         told.append(evidence("proc", f"its processes use {used:.2f} of {counted(os.cpu_count() or 1, 'core')}"))
     told += _where(processes)
     have = f"{min(max(busy), threads)} of {counted(threads, 'thread')} busy" if threads else f"{counted(max(busy), 'thread')} busy"
-    waits = f", {max(queue)} more requests wait" if queue and max(queue) else ""
+    waits = f", {counted(max(queue), 'more request')} {'waits' if max(queue) == 1 else 'wait'}" if queue and max(queue) else ""
     in_queue = f", {percent(share)} of the time in queue" if share is not None else ""
     more = f"threads or processes of {name} (WSGIDaemonProcess threads=, processes=; gunicorn --workers, --threads)"
     one = cause if cause is not None and cause.part >= ONE_CAUSE else None
     place = short_place(one.frame) if one is not None and one.frame is not None else None
+    at = None
     if one is not None and (one.kind in _OUTSIDE or one.served_s >= LONG_S) and place:
         said = SAID[one.kind].format(what=one.what or "?", of=f" ({one.what})" if one.what else "")
+        at = place_of(one.frame)
         text = f"{name}: {have}{waits}{in_queue}: {percent(one.part)} of its threads {said} in {one.frame.function} ({place}), for up to {duration(one.served_s)}"
         advice = ("Put right what the threads wait for first; more threads or processes only delay the moment at which all wait." if one.kind in _OUTSIDE else
                   f"Make {one.frame.function} at {place} quicker, or do it outside of the request. Where it has to take that long it is capacity: raise {more}.")
+    elif used is not None and used >= COMPUTES_CORES_LEAST * len(processes) and used + waited >= COMPUTES_CORES * len(processes) and (computes := _computes(processes)) is not None:
+        frame, part = computes
+        place = short_place(frame)
+        text = (f"{name}: {have}{waits}{in_queue}: its processes compute, {used:.1f} {'core' if round(used, 1) == 1 else 'cores'} of {len(processes)} that they can use, "
+                f"{percent(part)} of it in {frame.function} ({place})")
+        advice = (f"Make {frame.function} at {place} do less. A process computes on one core at a time: more processes of {name} help as long as there are idle cores, "
+                  "more threads do not.")
+        at = place_of(frame)
     else:
         text = f"{name}: capacity, not code: {have}{waits}{in_queue}"
         full_cpu = used is not None and used >= 0.9 * (os.cpu_count() or 1)
         advice = ("All cores of this machine are used: more threads or processes will not help; make the requests do less, or add a machine." if full_cpu else
                   f"Raise {more}; the requests themselves are not stuck.")
-        place = None
     return Saw(text, processes[0].group, None, None if not ages else scene.at - max(ages), told, advice,
-               place=place_of(one.frame) if place else None, same=("threads-busy", "queueing"))
+               place=at, same=("threads-busy", "queueing"), about=OUTSIDE if at and one is not None and one.kind in _OUTSIDE else None)
 
 
 def _range(seconds):
@@ -201,7 +218,7 @@ def collector_late(scene):
     most = max(number for _, number in missed)
     yield Saw(f"the collector was away, or not started, until {moment(scene.at - uptime, scene.at)} ({duration(uptime)} ago): {counted(len(missed), 'process', 'processes')} had sent up to "
               f"{most:,} datagrams of telemetry by then, which are lost", None, None, scene.at - uptime,
-              [evidence("telemetry", f"pid {row['pid']} of {row['process_group']}: {number:,} datagrams before the first that came") for row, number in missed[:5]],
+              [evidence("telemetry", f"pid {row['pid']} of {row['process_group'] or '(embedded)'}: {number:,} datagrams before the first that came") for row, number in missed[:5]],
               advice="What was before is not in its figures. Have systemd restart the collector (Restart=always), and see its log for why it was away.", same=("losing",))
 
 
@@ -241,7 +258,7 @@ def _seconds(text):
 
 def long_ago(scene):
     """Processes fewer than the configuration says."""
-    for parent, config in scene.configs.items():
+    for parent, config in scene.configs.items() if not scene.alone else ():
         for daemon in config.daemons:
             running = [process for process in scene.processes if process.member.parent == parent and process.name == daemon.group]
             if any(each.member.parent == parent and each.group != daemon.group and not each.group for each in scene.processes):

@@ -6,7 +6,7 @@ from modwsgi_tel.figures import counted, duration, percent
 from modwsgi_tel.findings import INFO
 from modwsgi_tel.stacks.model import DISK, RUNNING, WAITING, is_whole
 from modwsgi_tel.why.judged import Saw, evidence, stack
-from modwsgi_tel.why.scene import application_frame, is_client, is_library, place_of, short_place, wants_gil
+from modwsgi_tel.why.scene import Run, Sample, application_frame, is_client, is_library, is_server_at_work, place_of, short_place, wants_gil, works_behind
 
 LOOKS_LEAST = 5                         # before anything is said of how often something was so
 HELD_SHARE, HELD_SAME = 0.8, 0.9        # looks at which one thread has the GIL; of these, at one line
@@ -15,6 +15,8 @@ WANTING, WANTING_ONE = 0.5, 0.2         # threads that want the GIL, in the mean
 COLLECTING_SHARE = 0.2                  # looks at which garbage is collected
 LOCK_S = 0.8
 LONG_S, LONG_LEAST = 1.0, 2             # requests so long, so many of them
+AGAIN_S = 2.0                           # a request so long, that another one of its path follows
+PATIENT_S = 4.0                         # a wait so long, one at a time, may be long polling
 STUCK_S = 30.0                          # one alone
 MANY_THREADS = 8                        # of which one that is busy for long hurts nobody
 _REGEX = re.compile(r"\.(match|search|fullmatch|finditer|findall|subn?|split)\(")
@@ -34,7 +36,7 @@ def _owners(process):
     return [(place, thread) for place, look in enumerate(process.looks) for thread in look.stacks.threads if thread.owns_gil]
 
 
-def _hot(threads):
+def hottest(threads):
     """(the application's Frame that most of these stacks are in, how many are in its function, in all)."""
     frames = [frame for frame in (application_frame(thread.frames) for thread in threads) if frame is not None]
     functions = Counter((frame.function, frame.file) for frame in frames)
@@ -93,7 +95,9 @@ def gil_held(scene):
         if _moved(process, thread.tid, thread.frames[0]):
             continue                    # then it is let go of now and then: gil_contention's
         others = len(_wanting(process.looks[-1]) - {thread.tid})
-        run = next((run for run in process.runs() if run.tid == thread.tid), None)
+        run = max((run for run in process.runs() if run.tid == thread.tid), key=lambda run: run.age_s, default=None)
+        if run is not None and run.age_s < LONG_S:
+            continue                    # short requests, one after another, that all are at that line
         age = run.age_s if run is not None else process.looks[-1].at - process.looks[0].at
         inner = thread.frames[0]
         what = f"{inner.function} called at {short_place(frame)}" if inner != frame else f"a call at {short_place(frame)}"
@@ -135,10 +139,10 @@ def gil_contention(scene):
             continue
         locked = {(wait.tid, wait.place) for wait in process.locks}
         mean = sum(len(_wanting(look, locked)) for look in process.looks) / looks
-        owners = _running(process)
-        hot, number, told = _hot(owners)
-        if hot is None:
-            continue
+        owners = running(process)
+        hot, number, told = hottest(owners)
+        if hot is None or is_server_at_work(next(thread for thread in owners if application_frame(thread.frames) == hot).frames):
+            continue                    # many short requests
         busiest, times = Counter(thread.tid for thread in owners).most_common(1)[0]
         if mean < (WANTING_ONE if times >= HELD_SHARE * looks else WANTING):
             continue
@@ -157,7 +161,9 @@ def gil_contention(scene):
                    *(stack(process, thread, "wants the GIL") for thread in process.looks[-1].stacks.threads[:200] if thread.frames and wants_gil(thread, process.looks[-1])
                      and _place(thread) not in locked)][:SHOWN + 2],
                   place=place_of(hot), same=("gil-contention", "slow-requests", "threads-busy", "queueing"),
-                  advice=f"Python code runs one thread at a time: make {hot.function} at {short_place(hot)} do less, move it to another process, or serve with fewer "
+                  advice=(f"The regular expression at {short_place(hot)} takes this time: see whether its pattern backtracks (nested repeats), and limit the length of its "
+                          "input. " if _is_regex(example.frames[0], process.source(hot)) else "") +
+                  f"Python code runs one thread at a time: make {hot.function} at {short_place(hot)} do less, move it to another process, or serve with fewer "
                          "threads and more processes.")
 
 
@@ -177,7 +183,7 @@ def _place(thread):
     return thread.tid, None if frame is None else place_of(frame)
 
 
-def _running(process):
+def running(process):
     """ThreadStacks that had the GIL or ran, one a look at least where there was one."""
     out = []
     for look in process.looks:
@@ -195,7 +201,7 @@ def collecting(scene):
         share = len(during) / len(told)
         if len(during) < 3 or share < COLLECTING_SHARE:
             continue
-        hot, number, seen = _hot([thread for stacks in during for thread in stacks.threads if thread.owns_gil and thread.frames])
+        hot, number, seen = hottest([thread for stacks in during for thread in stacks.threads if thread.owns_gil and thread.frames])
         where = "" if hot is None else f", most often in {hot.function} ({short_place(hot)})"
         example = next((thread for stacks in during for thread in stacks.threads
                         if thread.owns_gil and application_frame(thread.frames) == hot), None) if hot else None
@@ -206,7 +212,7 @@ def collecting(scene):
 
 # --- locks ------------------------------------------------------------------------------------
 
-_LOCKS = ("lock", "rlock", "condition", "semaphore")
+_LOCKS = ("lock", "rlock", "semaphore")
 
 
 def deadlock(scene):
@@ -247,7 +253,7 @@ def lock(scene):
             wait, run = max(held, key=lambda each: each[1].served_s)
             held_by = f", held by thread {owner}, which {wait.how}" if wait.how and "owns" in wait.how and owner else \
                 f", likely held by thread {owner}, which {wait.how}" if owner else ""
-            dead = "; it is one of the deadlocked threads" if owner in in_cycle else "" if owner else "; no thread that could be seen has it"
+            dead = "; it is one of the deadlocked threads" if owner in in_cycle else "" if owner or wait.kind == "semaphore" else "; no thread that could be seen has it"
             owners_wait = _wait_of(process, owner)
             owner_run = runs.get(owner)
             yield Saw(f"{who(process)}: one lock: {counted(len(held), 'request')} wait{'s' if len(held) == 1 else ''} for {wait.lock or 'a lock'} at "
@@ -257,12 +263,15 @@ def lock(scene):
                                   each.place) for each, each_run in sorted(held, key=lambda each: -each[1].served_s)[:SHOWN]),
                        *_stacks_of(process, [owner] if owner else []),
                        *([evidence("request", f"who holds it serves {owner_run.label} for {duration(owner_run.served_s)}")] if owner_run else []),
-                       *_stacks_of(process, [wait.tid])], place=_owner_place(process, owner) or wait.place, advice=None if owner else _LOST,
+                       *_stacks_of(process, [wait.tid])], place=_owner_place(process, owner) or wait.place, advice=None if owner else _ALL_TAKEN if wait.kind == "semaphore" else _LOST,
                       same=("slow-requests", "stuck-request", "threads-busy", "queueing"))
 
 
 _LOST = ("The lock was probably taken and not given back: an exception between acquire() and release(). Use `with`, or try and finally; only a restart of the process "
          "frees these threads now.")
+
+
+_ALL_TAKEN = ("All that the semaphore gives are taken: see what those threads do that have them (modwsgi-tel stacks PID), and whether each gives its own back (`with`).")
 
 
 def _wait_of(process, tid):
@@ -374,8 +383,23 @@ def long_requests(scene):
     return groups
 
 
+def _again(scene, worst):
+    """The one before or after a long request that is the only one of its path at that place: none where most of them are quick."""
+    if worst.served_s < AGAIN_S:
+        return []
+    kind, frame = waits_for(worst)[0], _function(worst.frame())
+    alike = [run for process in scene.processes if (process.name, process.member.parent) == (worst.process.name, worst.process.member.parent) for run in process.runs()
+             if run.path == worst.path and waits_for(run)[0] == kind and _function(run.frame()) == frame]
+    others = [run for run in alike if (run.tid, run.samples[0].at) != (worst.tid, worst.samples[0].at)]
+    return others if others and sum(run.served_s for run in alike) >= LONG_S * len(alike) else []
+
+
 def _function(frame):
     return "" if frame is None else f"{frame.file}:{frame.function}"
+
+
+_SLOW_ALONE = ("socket", "child", "file lock", "pipe", "disk")         # what nobody waits for on purpose
+_PATIENT = ("sleep", "event", "condition", "queue")
 
 
 def waiting(kinds, bodies=False):
@@ -386,42 +410,67 @@ def waiting(kinds, bodies=False):
             if kind not in kinds or not runs:
                 continue
             worst = max(runs, key=lambda run: run.served_s)
-            if len(runs) < LONG_LEAST and worst.served_s < STUCK_S:
+            if len(runs) < LONG_LEAST:
+                runs = runs + _again(scene, worst)
+            few = kind in _SLOW_ALONE and worst.served_s >= PATIENT_S and 0 < _threads(scene, worst.process) < MANY_THREADS
+            if len(runs) < LONG_LEAST and worst.served_s < STUCK_S and not few:
                 continue
             saw = _long(scene, name, kind, what if kind in ("socket", "client") else waits_for(worst)[1], runs, worst)
-            # one at a time that leaves nearly all threads to others may be meant so, as long polling is
-            yield saw._replace(severity=INFO) if _at_once(runs) == 1 and worst.served_s < STUCK_S and _threads(scene, worst.process) >= MANY_THREADS else saw
+            # one at a time that sleeps for so long, and leaves nearly all threads to others, may be meant so, as long polling is
+            patient = kind in _PATIENT and PATIENT_S <= worst.served_s < STUCK_S
+            yield saw._replace(severity=INFO) if patient and _at_once(runs) == 1 and _threads(scene, worst.process) >= MANY_THREADS else saw
     return rule
+
+
+def _said(kind, what, number):
+    """What so many do, as SAID has it."""
+    verb, blank, rest = SAID[kind].partition(" ")
+    return f"{verb}{'s' if number == 1 else ''}{blank}{rest}".format(what=what or "?", of=f" ({what})" if what else "")
 
 
 def _long(scene, name, kind, what, runs, worst):
     frame = Counter(run.frame() for run in runs if run.frame() is not None).most_common(1)
     frame = frame[0][0] if frame else None
     place = "a place that could not be read" if frame is None else short_place(frame)
-    said = SAID[kind].format(what=what or "?", of=f" ({what})" if what else "")
-    if len(runs) == 1:
-        said = said.replace("wait", "waits", 1).replace("sleep", "sleeps", 1).replace("compute", "computes", 1).replace("want", "wants", 1)
+    said = _said(kind, what, len(runs))
     paths = Counter(run.label for run in runs)
     path, most = paths.most_common(1)[0]
     where = "" if not any(run.path for run in runs) else f" of {path}" if len(paths) == 1 else f", {most} of them {path}" if most > 1 else ""
     shares = _shares(scene, runs)
     pids = sorted({run.process.pid for run in runs})
+    behind = _behind(worst.process) if kind in _ON_OTHERS else []
     body = _is_body(worst)
     if body:
         text = (f"{counted(len(runs), 'response')} of {name} {'is' if len(runs) == 1 else 'are'} written slowly, for {duration(worst.served_s)} or longer so far: "
                 f"{frame.function if frame else '?'} ({place}) makes their pieces, and they {said.replace('sleeps', 'sleep')} between them{shares}")
     else:
         text = (f"{counted(len(runs), 'request')}{where} {said} in {frame.function if frame else '?'} ({place}) for up to {duration(worst.served_s)}"
-                f"{shares} in {name}")
+                f"{shares} in {name}{f'; behind it {behind[0][0]}' if behind else ''}")
     told = [evidence("request", f"{run.label}: served for {duration(run.served_s)}, thread {run.tid} of pid {run.process.pid}, at {place_of(run.frame())}" if run.frame() else
                      f"{run.label}: served for {duration(run.served_s)}", place_of(run.frame()) if run.frame() else None)
             for run in sorted(runs, key=lambda run: -run.served_s)[:SHOWN]]
     told.append(stack(worst.process, worst.last.thread, f"is in {worst.last.wait['text']}" if worst.last.wait and worst.last.wait.get("text") else "runs" if kind == "compute" else "waits"))
+    told += [stack(worst.process, thread, f"serves no request itself: {text}") for text, thread in behind]
     advice = _ADVICE[kind].format(what=what or "what it waits for", place=place, pid=worst.process.pid)
     if kind == "socket" and ":53" == what[-3:]:
         advice = "Name resolution is slow: see /etc/resolv.conf and whether those servers answer. " + advice
     return Saw(text, worst.process.group, pids[0] if len(pids) == 1 else None, scene.at - worst.served_s, told, advice,
                place=None if frame is None else place_of(frame), same=("slow-requests", "stuck-request", "threads-busy", "queueing"), about=kind)
+
+
+_ON_OTHERS = ("queue", "event", "join", "condition")
+
+
+def _behind(process):
+    """[(text, ThreadStack)] of what the threads that serve nothing themselves do at the last look, most of them first."""
+    found, look, place = {}, process.looks[-1], len(process.looks) - 1
+    for thread in works_behind(look.stacks.threads, process.member.server):
+        run = Run(process, Sample(place, 0.0, thread, application_frame(thread.frames), look.waits.get(thread.tid), None))
+        kind, what = waits_for(run)
+        if kind != "gil":
+            found.setdefault((kind, what, run.frame()), []).append(thread)
+    return [(f"{counted(len(threads), 'thread')} {_said(kind, what, len(threads))} in {frame.function} ({short_place(frame)})", threads[0])
+            for (kind, what, frame), threads in sorted(found.items(), key=lambda item: -len(item[1]))[:2]]
 
 
 def _threads(scene, process):

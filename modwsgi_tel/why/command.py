@@ -9,7 +9,6 @@ import sys
 from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.figures import counted, duration
-from modwsgi_tel.findings import INFO
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.printable import printable_json, show
 from modwsgi_tel.why.gather import Gathering
@@ -30,12 +29,12 @@ def why(values):
         gathering.close()
     findings, notes = judge(scene)
     if not findings and scene.telemetry is None and not any(process.looks or process.after for process in scene.processes):
-        raise TelError(scene.unknown[0] if scene.unknown else "nothing could be looked at; run as root")
+        raise TelError(next((line for line in scene.unknown if not line.startswith("no telemetry")), "no process that serves could be looked at"))
     if values.json:
         show(printable_json(_json(scene, findings, notes)) + "\n")
     else:
         show(text(scene, findings, notes, _width()))
-    if any(found["severity"] != INFO for found in findings):
+    if findings:
         return FINDINGS
     # nothing of the code could be seen: that is not quiet
     return QUIET if scene.telemetry is not None or any(process.looks for process in scene.processes) else COULD_NOT

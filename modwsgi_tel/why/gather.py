@@ -18,9 +18,10 @@ from modwsgi_tel.stacks.runtime import NotRunning
 from modwsgi_tel.stacks.sources import Rights, Sources
 from modwsgi_tel.why import telemetry
 from modwsgi_tel.why.mistakes import mistake
-from modwsgi_tel.why.scene import Look, Process, Scene, is_client, serves
+from modwsgi_tel.why.scene import WSGI_SOCKET, Look, Process, Scene, is_client, serves, works_behind
 
 LOOKS_S = 0.15                          # between two looks at one process, at most so often
+LOOKS_MOST = 400                        # they are kept to the end
 PART = 0.25                             # of one core that looking may take
 PROCESSES_MOST = 64                     # whose stacks are read
 WAITS_MOST = 64                         # threads of a process whose system call is looked at
@@ -47,7 +48,8 @@ class Gathering:
         self._readers = {}
         self._processes, self._gone, self._born = {}, [], []
         self._spent, self._looked, self._counted = 0.0, 0, float("-inf")
-        self._listeners = []
+        self._listeners, self._seen_children = [], None
+        self._numbers = {}              # of pids that show no daemon group: its place in the configuration, from 1
         self._family = set()            # pids of those that were asked for, and of their parents
         self._first_contents = {}
         self._logs = set()
@@ -78,7 +80,8 @@ class Gathering:
             return [member for member in found if member.pid in self._family or member.parent == self._values.pid and member.role != roles.PYTHON]
         if self._values.group:
             self._family = self._family or self._of_group(found)
-            return [member for member in found if member.pid in self._family or member.group == self._values.group]
+            return [member for member in found if member.pid in self._family or member.group == self._values.group or
+                    member.role == roles.DAEMON and not member.group and member.parent in self._family]     # its requests tell its group
         if servers or any(member.role == roles.WORKER for member in found):
             return [member for member in found if member.role not in (roles.PYTHON, roles.COLLECTOR)]
         return [member for member in found if member.role != roles.COLLECTOR]
@@ -88,6 +91,8 @@ class Gathering:
         chosen = [member for member in found if member.pid == self._values.pid]
         if not chosen:
             raise TelError(f"process {self._values.pid} is none of a Python server, or there is none of that pid; see modwsgi-tel processes")
+        if chosen[0].role == roles.HELPER:
+            raise TelError(f"process {self._values.pid} serves nothing itself: process {chosen[0].parent} has started it; see modwsgi-tel inspect {self._values.pid}")
         return {chosen[0].pid, *(member.pid for member in found if member.pid == chosen[0].parent and member.role in (roles.PARENT, roles.MASTER))}
 
     def _of_group(self, found):
@@ -170,7 +175,7 @@ class Gathering:
             return None
         # never more than a part of one core, whatever there is to be read
         spent = self._spent / max(1, self._looked)
-        return min(max(LOOKS_S, spent / PART), max(0.01, self._ends - now))
+        return min(max(LOOKS_S, spent / PART, self._values.duration / LOOKS_MOST), max(0.01, self._ends - now))
 
     def look(self):
         """One look at everything that moves."""
@@ -192,21 +197,31 @@ class Gathering:
             if look is not None:
                 process.looks.append(look)
         self._listeners.append(self._asked("listening sockets", sockets.listeners) or [])
+        children = self._asked("children", self._children)
         self._looked += 1
         self._spent += time.process_time() - began
         if at - self._counted >= COUNTED_S:
             self._counted = at
             self._asked("descriptors and memory", self._amounts, at)
+            self._asked("daemon groups", self._number_daemons)
             self._asked("processes", self._others)
+        elif children != self._seen_children:           # one that crashes at once lives for less time
+            self._asked("processes", self._others)
+        self._seen_children = children
+
+    def _children(self):
+        """The pids of the children of each parent: cheap, where all processes are not."""
+        return {member.pid: details.children(member.pid) for member in self._members if member.role in (roles.PARENT, roles.MASTER)}
 
     def _of(self, process, reader, at, stacks):
         server, daemon = process.member.server, process.member.role == roles.DAEMON
         serving = [thread.tid for thread in stacks.threads if thread.tid is not None and serves(thread, server)]
         # a thread of mod_wsgi that hands on what a generator has made has no frames meanwhile
         bare = [thread.tid for thread in stacks.threads if daemon and not thread.frames and thread.tid is not None and thread.state == WAITING]
-        found = self._asked("system calls", waits.waits, process.pid, (serving + bare)[:WAITS_MOST], pid=process.pid) or {}
+        behind = [thread.tid for thread in works_behind(stacks.threads, server)]
+        found = self._asked("system calls", waits.waits, process.pid, (serving + bare + behind)[:WAITS_MOST], pid=process.pid) or {}
         writers = {tid: found[tid] for tid in bare if tid in found and found[tid]["direction"] == "write" and is_client(found[tid])}
-        return Look(at, stacks, {tid: found.get(tid) for tid in serving}, {tid: _switches(process.pid, tid) for tid in serving}, writers,
+        return Look(at, stacks, {tid: found.get(tid) for tid in serving + behind}, {tid: _switches(process.pid, tid) for tid in serving}, writers,
                     self._asked("threads that want the GIL", self._wanting, process))
 
     def _wanting(self, process):
@@ -236,12 +251,22 @@ class Gathering:
         """Which processes there are now."""
         now = {member.pid: member for member in self._meant()}
         held = {member.pid: member for member in self._members}
+        # one that only seems to be another for a moment has not ended: tables of sockets that change while they are read may lack some
+        now.update((pid, member) for pid, member in held.items() if pid not in now and _start_of(pid) == member.start)
         self._born += [member for pid, member in now.items() if pid not in held or held[pid].start != member.start]
-        self._gone += [member for pid, member in held.items() if pid not in now or now[pid].start != member.start]
+        self._gone += [member for pid, member in held.items() if not _is_dead(member) and (pid not in now or now[pid].start != member.start)]
+        # Apache takes notice of its children once a second; until then they show no more what they were
+        for member in filter(_is_dead, now.values()):
+            before = held.get(member.pid)
+            if before is None or before.start != member.start:
+                self._gone.append(member)
+            elif not _is_dead(before):
+                self._gone.append(before)
         for member in now.values():
             if member.pid in held and held[member.pid].start != member.start:
                 self._drop(member.pid)
                 self._processes.pop(member.pid, None)
+                self._numbers.pop(member.pid, None)
             self._asked(f"pid {member.pid}", self._add, member)
         self._members = list(now.values())
 
@@ -276,11 +301,16 @@ class Gathering:
         kernel, reason = self._asked("kernel", host.kernel_log, since) or ([], "")
         if reason:
             self._say("kernel", f"the kernel's log: {reason}")
-        found = Scene(wall, seconds, since, list(self._processes.values()), parents, self._members,
+        others = {(process.pid, process.member.start) for process in self._processes.values()
+                  if self._values.group and process.group not in ("", self._values.group)}
+        processes = [process for process in self._processes.values() if (process.pid, process.member.start) not in others]
+        gone, born = ([member for member in found if (member.pid, member.start) not in others] for found in (self._gone, self._born))
+        found = Scene(wall, seconds, since, processes, parents, self._members,
                       self._asked("host", self._around, parents) or {}, {pid: log for pid, log in logs.items() if log is not None},
                       {pid: each for pid, each in configs.items() if each is not None}, self._listeners,
-                      self._asked("collector", telemetry.ask, self._values, self._say), kernel, self._looked, self._gone, self._born, self._told(), os.geteuid() == 0,
-                      self._values.group or self._group_of(self._values.pid), imports, self._collectors)
+                      self._asked("collector", telemetry.ask, self._values, self._say), kernel, self._looked, gone, born, self._told(), os.geteuid() == 0,
+                      self._values.group or self._group_of(self._values.pid), imports, self._collectors,
+                      self._values.pid in self._processes)
         self.close()
         return found
 
@@ -378,11 +408,19 @@ class Gathering:
     def _configured(self, configs):
         for process in self._processes.values():
             found = configs.get(process.member.parent)
-            process.daemon = _daemon(process, found) if found is not None else None
+            process.daemon = _daemon(process, found, self._numbers.get(process.pid)) if found is not None else None
             process.threads = process.daemon.threads if process.daemon is not None else None
         for found in configs.values():
             for problem in found.problems if found is not None else ():
                 self._say("config", problem)
+
+    def _number_daemons(self):
+        """Note which group those daemons are of that show none: each has its own group's socket alone."""
+        named = {socket.inode: int(found.group(2)) for socket in self._listeners[-1] for found in [WSGI_SOCKET.search(socket.path or "")] if found}
+        unnamed = [process.pid for process in self._processes.values()
+                   if process.member.role == roles.DAEMON and process.pid not in self._numbers and not process.group]
+        held = sockets.holders(named, pids=unnamed) if named and unnamed else {}
+        self._numbers.update((pid, named[inode]) for inode, pids in held.items() for pid in pids)
 
     def _import_line(self, event):
         """`file:line` of an import that fails, which mod_wsgi 6's traceback leaves out; "" where it is not found."""
@@ -410,11 +448,13 @@ class Gathering:
             self._drop(pid)
 
 
-def _daemon(process, found):
-    """The config.Daemon of a process; one that shows no group is of the only one there is."""
+def _daemon(process, found, number):
+    """The config.Daemon of a process; one that shows no group is of the one that its socket's number tells, or of the only one there is."""
     alike = [daemon for daemon in found.daemons if daemon.group == process.group]
     if not alike and not process.group and process.member.role == roles.DAEMON and len(found.daemons) == 1:
         alike = found.daemons
+    elif not alike and not process.group and number is not None:
+        alike = found.daemons[number - 1:number]
     return alike[0] if alike else None
 
 
@@ -429,10 +469,21 @@ def _identity(path):
 
 def _runs(pid):
     """Whether a process is there, and is more than what its parent has to take notice of."""
+    return _start_of(pid) is not None
+
+
+def _is_dead(member):
+    """Whether a Member has ended, and its parent has not taken notice yet."""
+    return member.state in ("Z", "X") and member.role != roles.HELPER
+
+
+def _start_of(pid):
+    """When a process that runs was started, in clock ticks since boot; else None."""
     try:
-        return procfs.stat(pid).state not in ("Z", "X")
+        found = procfs.stat(pid)
+        return None if found.state in ("Z", "X") else found.start
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _grows(process):

@@ -41,8 +41,8 @@ def stack(process, thread, said=""):
 
 
 def finding(rule, saw):
-    return {"id": rule.id, "severity": saw.severity or rule.severity, "group": saw.group, "pid": saw.pid, "since": saw.since,
-            "text": saw.text[:TEXT_MOST], "evidence": list(saw.evidence)[:EVIDENCE_MOST], "advice": saw.advice or rule.advice, "place": saw.place}
+    return {"id": rule.id, "severity": saw.severity or rule.severity, "group": saw.group or None, "pid": saw.pid, "since": saw.since,
+            "text": saw.text[:TEXT_MOST], "evidence": list(saw.evidence), "advice": saw.advice or rule.advice, "place": saw.place}
 
 
 def severity_of(found):

@@ -34,13 +34,15 @@ def descriptors(scene):
             b > a for a, b in zip(numbers, numbers[1:])) >= len(numbers) / 2
         told = process.descriptors or {}
         same = [each for each in told.get("same", ()) if each["count"] >= 2]
-        leaks = climbs and (now >= FILES_SAME or bool(same) and same[0]["count"] >= 10)
+        # a connection of its own for each thread is opened once, after a start
+        threads = (process.after or {}).get("threads") or process.member.threads
+        leaks = climbs and (now >= FILES_SAME and (not same or same[0]["count"] > threads) or bool(same) and same[0]["count"] >= max(10, threads + 1))
         if not full and not leaks:
             continue
         of = f" of {number(limit, 0)}" if limit else ""
-        what = f", {number(same[0]['count'], 0)} of them {same[0]['kind']} {same[0]['target']}" if same and same[0]["count"] >= 3 else ""
+        what = f", {number(min(now, same[0]['count']), 0)} of them {_on(same[0])}" if same and same[0]["count"] >= 3 else ""
         climbing = f", {grown} more within {duration(counts[-1][0] - counts[0][0])}" if grown > 0 else ""
-        shown = [evidence("proc", f"{counted(each['count'], 'descriptor')} on {each['kind']} {each['target']}") for each in same[:5]]
+        shown = [evidence("proc", f"{counted(each['count'], 'descriptor')} on {_on(each)}") for each in same[:5]]
         shown += _grown(process)
         place = next((each["place"] for each in shown if each["place"]), None)
         yield Saw(f"{who(process)}: {number(now, 0)}{of} files are open{what}{climbing}", process.group, process.pid, None,
@@ -49,6 +51,11 @@ def descriptors(scene):
                   advice="A descriptor leak: find where what is open many times is opened without being closed (use `with`); a higher limit (LimitNOFILE=, ulimit -n) only "
                          f"buys time. modwsgi-tel inspect {process.pid} lists them all." if leaks or what else
                   f"Raise the limit (LimitNOFILE= of Apache's unit, ulimit -n), or see with modwsgi-tel inspect {process.pid} what holds them.")
+
+
+def _on(each):
+    """What a row of `same` has open; the target of some kinds is but the kind again."""
+    return each["kind"] if each["target"] in ("", each["kind"]) else f"{each['kind']} {each['target']}"
 
 
 def _grown(process):

@@ -24,8 +24,6 @@ RULES = (
     Rule("out-of-memory", CRITICAL, resources.out_of_memory, "The kernel's log tells of the OOM killer.",
          "See who takes the memory (modwsgi-tel inspect PID), and give the server a limit of its own so that the right process is ended."),
     Rule("disk-full", CRITICAL, resources.disk_full, "A file system has next to no room.", "Make room: df -h, df -i, and deleted files that are still open (modwsgi-tel inspect PID)."),
-    Rule("capacity", CRITICAL, capacity.capacity,
-         "All threads of a group serve at most looks, and requests wait for one: in the socket's queue, or as the requests themselves tell.", ""),
     Rule("backend", WARNING, code.waiting(("socket",)), f"{code.LONG_LEAST} or more requests of {duration(code.LONG_S)} or longer wait for the same other end of a connection.", ""),
     Rule("lock", WARNING, code.lock, f"{code.LONG_LEAST} or more requests wait for one lock.",
          "Hold that lock for less time: nothing that waits (a backend, a file, sleep) belongs inside of it."),
@@ -39,6 +37,8 @@ RULES = (
     Rule("slow-clients", WARNING, code.waiting(("client",)), f"{code.LONG_LEAST} or more requests of {duration(code.LONG_S)} or longer wait for the rest of what their client sends.", ""),
     Rule("slow-clients", WARNING, capacity.slow_clients, "Half of a group's threads wait to hand their response on.",
          "Let something in front buffer the responses (a proxy, a larger response-buffer-size), and bound it with response-socket-timeout."),
+    Rule("capacity", CRITICAL, capacity.capacity,
+         "All threads of a group serve at most looks, and requests wait for one: in the socket's queue, or as the requests themselves tell.", ""),
     Rule("memory-growth", WARNING, resources.memory_growth, "The memory of a process grows, and with it a container of its modules.", ""),
     Rule("descriptors", WARNING, resources.descriptors, f"A process has {percent(resources.FILES_SHARE)} of its descriptors open, or ever more of the same.", ""),
     Rule("threads", WARNING, resources.threads, f"A process has {resources.THREADS_GROWN} more threads at the end of the look than at its beginning.", ""),
@@ -73,7 +73,10 @@ def judge(scene):
         _join(scene, found, notes)
     except Exception as error:
         scene.unknown.append(mistake("the findings of the collector", error))
-    findings = [{**each, "evidence": each["evidence"][:EVIDENCE_MOST]} for each, _ in found]
+    notes += [each["text"] for each, _ in found if each["severity"] == INFO]
+    found = _without_repeats(found)     # what the collector says explains some more
+    _raise_causes(found)
+    findings = [{**each, "evidence": each["evidence"][:EVIDENCE_MOST]} for each, _ in found if each["severity"] != INFO]
     findings.sort(key=lambda each: (severity_of(each), _ORDER.get(each["id"], len(_ORDER))))
     return findings[:FINDINGS_MOST], notes
 
@@ -106,16 +109,31 @@ def _owner(found, each, saw):
     explained = _EXPLAINED.get(each["id"], ())
     alike = [other for other, _ in found if other is not each and (each["group"] is None or other["group"] in (None, each["group"]))]
     owner = next((other for id in explained for other in alike if other["id"] == id), None)
+    if each["id"] == "gil-held":
+        return next((other for other in alike if other["id"] == "gc-storm" and other["place"] == each["place"]), None)
     if each["id"] != "slow-path" or owner is not None:
         return owner
     for other, _ in found:
         if other["group"] != each["group"]:
             continue
+        if other["id"] == "gc-storm" and (saw.about == "gil" or saw.about in ("compute", "lock") and other["place"] == each["place"]):
+            return other
         if other["id"] == "gil-contention" and saw.about in ("compute", "gil") and _function(other["place"]) == _function(each["place"]):
             return other
         if other["id"] in ("lock", "request-timeout") and each["place"] in (other["place"], *(told["place"] for told in other["evidence"])):
             return other
     return None
+
+
+_CAUSES = ("backend", "lock", "slow-path", "slow-response", "slow-clients")
+
+
+def _raise_causes(found):
+    """What all threads of a group wait for is as severe as that, and comes before it."""
+    for full, saw in found:
+        for other, _ in found if full["id"] == "capacity" and saw.about == capacity.OUTSIDE else ():
+            if other["id"] in _CAUSES and other["group"] == full["group"] and full["place"] in (other["place"], *(told["place"] for told in other["evidence"])):
+                other["severity"] = CRITICAL
 
 
 def _function(place):
@@ -125,11 +143,12 @@ def _function(place):
 
 # id -> ids of findings that explain it: then it is but evidence of theirs
 _EXPLAINED = {
-    "daemon-died": ("crash", "crash-loop", "request-timeout"),
-    "daemon-lost": ("crash", "crash-loop"),
-    "no-response": ("crash", "crash-loop", "request-timeout", "memory-error", "too-many-files"),
-    "response-cut": ("crash", "crash-loop", "request-timeout"),
+    "daemon-died": ("crash", "crash-loop", "request-timeout", "vanished"),
+    "daemon-lost": ("crash", "crash-loop", "vanished"),
+    "no-response": ("crash", "crash-loop", "vanished", "request-timeout", "memory-error", "too-many-files"),
+    "response-cut": ("crash", "crash-loop", "request-timeout", "vanished"),
     "response-timeout": ("deadlock", "gil-held", "capacity", "backend", "lock", "slow-path"),
+    "capacity": ("gil-held", "deadlock"),
     "queue-timeout": ("capacity",),
     "backlog-full": ("capacity",),
     "crash-loop": ("crash",),
@@ -153,7 +172,7 @@ def _join(scene, found, notes):
             if each["since"] is not None and (alike[0]["since"] is None or each["since"] < alike[0]["since"]):
                 alike[0]["since"] = each["since"]
             continue
-        if each["severity"] == INFO:
+        if each["severity"] == INFO or each["id"] == "gil-contention" and not _computes(scene, each["process_group"]):
             notes.append(each["text"])
             continue
         more = _of_slow(told, each) if each["id"] in ("slow-requests", "stuck-request", "threads-busy", "queueing", "errors") else []
@@ -164,6 +183,12 @@ def _join(scene, found, notes):
                "evidence": [evidence("telemetry", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each["figures"].items() if value is not None)), *more],
                "advice": each["advice"], "place": place}
         found.append((own, None))
+
+
+def _computes(scene, group):
+    """Whether processes of a group use so much of a core that their GIL may be what is waited for; so where none was looked at."""
+    cores = [process.rates["cpu"] for process in scene.processes if group in (None, process.group) and process.rates and process.rates.get("cpu") is not None]
+    return not cores or max(cores) >= code.BUSY_CORES_LEAST
 
 
 def _of_slow(told, each):

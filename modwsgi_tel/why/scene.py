@@ -11,10 +11,14 @@ from modwsgi_tel.stacks.model import RUNNING, WAITING, is_whole
 SWITCHES_MOST = 4                       # of a thread between two looks: a whole request takes more
 SAME_START_S = 0.001                    # two requests of one thread do not begin closer together
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[.\d]*/|/lib/pypy3[.\d]*/|^<frozen|\.zip/|^<string>$")
+_SERVER = re.compile(r"/(gunicorn|waitress|cheroot|uvicorn|wsgiref)/|/(socketserver|http/server)\.py$")
+WSGI_SOCKET = re.compile(r"wsgi\.(\d+)\.\d+\.(\d+)\.sock$")      # of a daemon group: Apache's pid, a generation, its place in the configuration
+_PACKAGES = re.compile(r"/(site|dist)-packages/")
 _BOOTSTRAP = ("_bootstrap", "Thread._bootstrap")
 _SERVERS = ("/gunicorn/workers/", "/waitress/task.py", "/wsgiref/handlers.py", "/wsgiref/simple_server.py", "/cheroot/", "/uvicorn/")
 
-Scene = namedtuple("Scene", "at seconds since processes parents members host logs configs listeners telemetry kernel looked gone born unknown root group imports collectors")
+Scene = namedtuple("Scene", "at seconds since processes parents members host logs configs listeners telemetry kernel looked gone born unknown root group imports collectors alone",
+                   defaults=(False,))
 Scene.__doc__ = """What was seen.
 
 at: wall seconds of the end.  seconds: how long it was looked at.  since: wall, from when on logs count.  processes: [Process].
@@ -24,7 +28,7 @@ telemetry: what a collector says, or None.  kernel: events of the kernel's log. 
 gone, born: [Member] that ended or began meanwhile.  unknown: [one line each] of what could not be looked at.
 root: whether this is root.  group: the one that was asked for, or "".
 imports: {a script that could not be loaded: "file:line" of the import that failed, or ""}.
-collectors: [Member] of modwsgi-tel's own."""
+collectors: [Member] of modwsgi-tel's own.  alone: whether one process was asked for, so that the others of its group are not here."""
 
 Look = namedtuple("Look", "at stacks waits switches writers wanting", defaults=((), None))
 Look.__doc__ = """One look at a process: monotonic seconds, its Stacks, {tid: what its system call waits for} and {tid: voluntary switches} of the
@@ -202,8 +206,12 @@ def is_library(file):
 
 
 def application_frame(frames):
-    """The innermost Frame of the application; of a stack with none, the innermost; None of no frames.  frames: innermost first."""
-    return next((frame for frame in frames if not is_library(frame.file)), frames[0] if frames else None)
+    """The innermost Frame of the application; None of no frames.  frames: innermost first.
+
+    Of a stack without any, as of an application that is installed as a package, the innermost of a package, else the innermost.
+    """
+    return next((frame for frame in frames if not is_library(frame.file)),
+                next((frame for frame in frames if _PACKAGES.search(frame.file)), frames[0] if frames else None))
 
 
 def serves(thread, server):
@@ -223,9 +231,20 @@ def serves(thread, server):
     return any(part in frame.file for frame in thread.frames for part in _SERVERS) and not _is_waiting_server(thread)
 
 
+def works_behind(threads, server):
+    """[ThreadStack] of those that serve nothing themselves and are in the application's code: of a pool, for one."""
+    return [thread for thread in threads if thread.tid is not None and not thread.idle and thread.frames and not serves(thread, server)
+            and any(not is_library(frame.file) for frame in thread.frames)]
+
+
 def _is_waiting_server(thread):
     """Whether a server's thread is in its own code alone: it waits for the next connection."""
     return all(is_library(frame.file) for frame in thread.frames)
+
+
+def is_server_at_work(frames):
+    """Whether a stack is a Python server's own: it takes connections, parses requests or hands them to its threads, and nothing of the application is in it."""
+    return all(is_library(frame.file) for frame in frames) and any(_SERVER.search(frame.file) for frame in frames)
 
 
 def is_client(wait):
