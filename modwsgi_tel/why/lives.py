@@ -100,7 +100,7 @@ def logged(kinds):
     """A rule for what logs say: events of these severities, by what they mean.  kinds: {id: Kind} of apache.kinds."""
     def rule(scene):
         for log in scene.logs.values():
-            groups, restarts = {}, [event.at for event in log.events if event.id in _RESTARTS and event.at is not None]
+            groups, restarts = {}, [at for event in log.events if event.id in _RESTARTS for at in (event.first, event.at) if at is not None]
             for event in log.events:
                 if event.id in _AT_RESTARTS and event.count < RESTARTED_MOST and any(
                         0 <= (event.first or 0.0) - at <= RESTARTED_S or 0 <= (event.at or 0.0) - at <= RESTARTED_S for at in restarts):
