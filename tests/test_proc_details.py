@@ -283,10 +283,10 @@ def test_limits_are_numbers_or_none_for_unlimited(tmp_path):
 
 def test_the_environment_is_masked_and_bounded(tmp_path):
     root = a_root(tmp_path, {"42/stat": STAT % (42, b"x", b"S", 9, 1), "42/environ": b"\0".join((
-        b"LANG=C", b"DB_PASSWORD=hunter2", b"DATABASE_URL=postgres://app:hunter2@db/x", b"AWS=AKIAIOSFODNN7EXAMPLE", b"EMPTY=",
+        b"LANG=C", b"DB_PASSWORD=hunter2", b"DATABASE_URL=postgres://app:hunter2@db/x", b"AWS=AKIAIOSFODNN7EXAMPLE", b"EMPTY=", b"PWD=/srv",
         b"no name", b"ODD=\xff\n", b"LONG=" + b"x" * 5000)) + b"\0"})
     assert details.environment(42, root) == {
-        "LANG": "C", "DB_PASSWORD": "<masked>", "DATABASE_URL": "postgres://app:***@db/x", "AWS": "AKIA***", "EMPTY": "",
+        "LANG": "C", "DB_PASSWORD": "<masked>", "DATABASE_URL": "postgres://app:***@db/x", "AWS": "AKIA***", "EMPTY": "", "PWD": "/srv",
         "ODD": "\ufffd\n", "LONG": "x" * 2000 + "..."}
     (tmp_path / "42" / "environ").write_bytes(b"".join(b"A%d=1\0" % number for number in range(100_000)))
     found = details.environment(42, root)

@@ -295,6 +295,9 @@ def _limit(word):
     return int(word) if word.isdigit() else None
 
 
+_FOLDERS = ("PWD", "OLDPWD")            # of the shell that started it: no passwords
+
+
 class Environment(dict):
     """{name: text} of a process's environment.  unknown: why it may not be read, or ""; dropped: variables that are left out."""
 
@@ -313,7 +316,7 @@ def environment(pid, root="/proc"):
     found.dropped = max(0, len(lines) - _MOST_VARIABLES)
     for line in lines[:_MOST_VARIABLES]:
         name, _, value = line.decode("utf-8", "replace").partition("=")
-        found[name] = MASKED if value and SECRET.search(name) else _shown(value)
+        found[name] = MASKED if value and name not in _FOLDERS and SECRET.search(name) else _shown(value)
     if len(text) > _MOST_ENVIRONMENT:
         found.unknown = f"only the first {_MOST_ENVIRONMENT // 1024} kB were read"
     return found
