@@ -10,8 +10,8 @@ import images
 import interpreters
 import targets
 from modwsgi_tel.errors import TelError
-from modwsgi_tel.stacks import runtime
-from modwsgi_tel.stacks.containers import Container, Contents, Path, grown, look, look_in
+from modwsgi_tel.stacks import containers, runtime
+from modwsgi_tel.stacks.containers import Container, Contents, Path, grown, look_in
 from modwsgi_tel.stacks.growers import ARGUMENT, ATTRIBUTE, CACHE, CLOSURE, NAME, Growers
 from modwsgi_tel.stacks.measure import Measure, Pages
 from modwsgi_tel.stacks.memory import ProcessMemory, Unreadable
@@ -21,6 +21,13 @@ from modwsgi_tel.stacks.reader import Reader
 from test_stacks_fuzz import Image, mutate
 
 ROUNDS = int(os.environ.get("MODWSGI_TEL_TEST_FUZZ", "120"))
+CPU_S = 10.0                    # how much is found in how little time is not what is tested
+
+
+def look(reader, cpu_s=CPU_S, **more):
+    return containers.look(reader, cpu_s=cpu_s, **more)
+
+
 # A program that does as it is told, line by line: its first line is TOLD, then each line of its stdin is evaluated, and what comes of it said
 OBEYS = """
 import json, os, sys
