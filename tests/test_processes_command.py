@@ -151,6 +151,49 @@ def test_a_real_apache_without_a_collector(app, more):
             assert re.search(pattern, text, re.M), (pattern, text)
 
 
+class Untitled(apache.Sites):
+    """With a second daemon process group, and without display-name: its daemons look like Apache's children."""
+
+    titled = b""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, more="WSGIDaemonProcess second-%s threads=2" % GROUP, **more)
+        path = os.path.join(self.folder, "httpd.conf")
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:
+            file.write(text.replace("display-name=%{GROUP}", ""))
+
+    @property
+    def processes(self):
+        """Those that are there: who waits for them has waited for an answer already."""
+        return len(self.daemons())
+
+    @processes.setter
+    def processes(self, number):
+        pass
+
+
+@pytest.mark.apache
+def test_daemons_without_a_display_name_are_named_by_the_configuration_and_the_socket_that_they_keep(app):
+    if not os.path.exists(wsgiservers.MOD_WSGI):
+        missing("no libapache2-mod-wsgi-py3")
+    with Untitled(None, app=app, group=GROUP, sites={"main": "%{GLOBAL}"}, module=wsgiservers.MOD_WSGI) as server:
+        apache.Client(server).start("/main/sleep")
+
+        def daemons(*arguments):
+            """{pid: (group, how many requests it serves)}, as the command has it."""
+            told = run("--json", *(arguments or ("--pid", server.process.pid)))
+            found = every(json.loads(told.stdout)["nodes"]) if told.returncode == 0 else ()
+            return {node["pid"]: (node["group"], node["requests"]) for node in found if node.get("role") == "daemon"}
+
+        # others' sockets that come and go may hide a daemon for a moment
+        wanted = [(GROUP, 1), ("second-" + GROUP, 0)]
+        seen = wait_until(lambda: (lambda found: sorted(found.values()) == wanted and found)(daemons()), 20, lambda: str(daemons()))
+        for pid, (group, requests_of_it) in seen.items():
+            wait_until(lambda: daemons("--group", group) == {pid: (group, requests_of_it)}, 20, lambda: str(daemons("--group", group)))
+
+
 @pytest.mark.apache
 def test_a_real_apache_with_a_collector(app):
     with Collector("--stacks-rate", "20") as collector:

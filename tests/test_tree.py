@@ -3,12 +3,19 @@ import json
 
 import pytest
 
+import scenes
+from modwsgi_tel.errors import TelError
 from modwsgi_tel.stacks.model import MOVING, Frame
+from modwsgi_tel.stacks.runtime import NotRunning
 from modwsgi_tel.tree import gather, model, text
 from modwsgi_tel.tree.frames import of_application, outermost
 from modwsgi_tel.tree.work import serves, wants_another_look, work_of
 from trees import (APP, BEHIND, CHILD, KEEPS, LIB, LOCKED, PARENT, SOCKET, STREAM, THREAD, WALL, a_look, a_process, a_request, a_row, a_server,
                    a_thread, a_tree, an_entry, by_id, every)
+
+def a_member(pid, group="", **more):
+    return scenes.a_member(pid, group=group, **more)
+
 
 OLD = a_request("Old", "/order", 60.0, "7")
 
@@ -320,6 +327,32 @@ def test_the_group_of_a_daemon_whose_title_does_not_show_it_is_what_its_requests
     process = a_process(101, group="", looks=(a_look(101, a_thread(1, LOCKED, a_request("A", process_group="web"))),))
     assert outline(a_tree([PARENT, process])["nodes"])[1] == "  group web"
     assert outline(a_tree([PARENT, process._replace(looks=())])["nodes"])[1] == "  group (name not shown)"
+
+
+def test_a_daemon_that_shows_no_group_is_of_the_one_whose_socket_it_keeps(monkeypatch):
+    members = [a_member(100, role="apache-parent"), a_member(101), a_member(102), a_member(103, group="titled"),
+               a_member(200, role="apache-parent"), a_member(201, parent=200), a_member(300, role="apache-parent", group=""), a_member(301, parent=300)]
+    configured = {100: ("shop", "mail", "titled"), 200: ("alone",)}
+
+    def of(pid):
+        if pid not in configured:
+            raise TelError("cannot be read")
+        return scenes.a_config(*(scenes.a_daemon(group) for group in configured[pid]))
+    monkeypatch.setattr(gather.roles, "members", lambda: members)
+    monkeypatch.setattr(gather.config, "of", of)
+    monkeypatch.setattr(gather.sockets, "listeners", lambda: [scenes.a_socket(f"/run/wsgi.100.0.{number}.sock", inode=number) for number in (1, 2, 3)])
+    monkeypatch.setattr(gather.sockets, "holders", lambda inodes, pids: {1: [102], 2: [101]})
+    monkeypatch.setattr(gather, "Reader", lambda pid: (_ for _ in ()).throw(NotRunning("no Python")))
+    monkeypatch.setattr(gather, "BETWEEN_S", 0.0)
+    seen = gather.look()
+    assert {each.pid: each.group for each in seen.processes if each.role == "daemon"} == {
+        101: "mail", 102: "shop", 103: "titled", 201: "alone", 301: ""}
+    assert seen.missing == ["the groups of 1 daemon of server 300, whose titles show none: cannot be read"]
+    # where all are titled nobody's configuration is asked for
+    members[:] = [member for member in members if member.role != "daemon" or member.group]
+    monkeypatch.setattr(gather.config, "of", None)
+    monkeypatch.setattr(gather.sockets, "listeners", None)
+    assert [each.group for each in gather.look().processes if each.role == "daemon"] == ["titled"]
 
 
 def test_why_stacks_are_missing_is_said_once_for_all_that_are_shown():

@@ -10,7 +10,7 @@ import scenes
 from modwsgi_tel import options
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.proc import descriptors, roles
-from modwsgi_tel.why import gather
+from modwsgi_tel.why import gather, reading
 from modwsgi_tel.why.rules import judge
 
 PROGRAM = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\nprint('ready', flush=True)\ntime.sleep(600)\n"
@@ -69,10 +69,10 @@ def breaks(monkeypatch, owner, name):
 
 
 PARTS = [(gather.details, "usage"), (gather.details, "limits"), (gather.details, "rates"), (gather, "Reader"), (gather.Reader, "look"),
-         (gather.Reader, "sources"), (gather.sockets, "listeners"), (gather.waits, "waits"), (gather, "wanting"), (gather, "serves"),
-         (descriptors, "count"), (gather.containers, "look"), (gather.containers, "grown"), (gather.locks, "of"), (gather.locks, "steady"),
-         (gather.locks, "cycles"), (gather, "_source_lines"), (gather, "_switches"), (gather, "_grows"), (gather, "_is_limited"), (gather.cgroups, "of"),
-         (gather.host, "between"), (gather.host, "kernel_log"), (gather.telemetry, "ask"), (gather.host, "look"), (gather.threads, "tids"),
+         (gather.Reader, "sources"), (gather.sockets, "listeners"), (reading.waits, "waits"), (reading, "wanting"), (reading, "serves"),
+         (descriptors, "count"), (reading.containers, "look"), (reading.containers, "grown"), (reading.locks, "of"), (reading.locks, "steady"),
+         (reading.locks, "cycles"), (reading, "source_lines"), (reading, "switches"), (reading, "grows"), (reading, "is_limited"), (gather.cgroups, "of"),
+         (gather.host, "between"), (gather.host, "kernel_log"), (gather.telemetry, "ask"), (gather.host, "look"), (reading.threads, "tids"),
          (gather.errorlog, "read"), (gather.logfiles, "of"), (gather.config, "of")]
 
 

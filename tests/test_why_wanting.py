@@ -6,7 +6,7 @@ import interpreters
 import running
 import targets
 from modwsgi_tel.stacks.reader import Reader
-from modwsgi_tel.why.gather import wanting
+from modwsgi_tel.why.reading import wanting
 
 COMPUTE = """
 import threading

@@ -17,7 +17,8 @@ from modwsgi_tel.proc.access import explain
 Config = namedtuple("Config", "version root file mpm defines includes error_logs mod_wsgi daemons directives telemetry changed asked "
                     "problems")
 Config.__doc__ = """version: of Apache, as 2.4.57, or None.  root: ServerRoot.  file: the first configuration file.
-mpm: event, worker, prefork or "".  defines: sorted names of -D and Define.  includes: [path] of all files.  error_logs: [what ErrorLog says, made absolute].
+mpm: event, worker, prefork or "".  defines: sorted names of -D and Define.  includes: [path] of all files.
+error_logs: [what ErrorLog says, made absolute].
 mod_wsgi: {"version", "path"}, each None where it is not known; None where Apache does not load it.  daemons: [Daemon].
 directives: [(name, [words], "file:line")] of WSGI* and of Apache's limits.
 telemetry: {"socket", "interval", "slow"} of WSGITelemetryService and WSGISlowRequests; None where it sends none.

@@ -21,7 +21,8 @@ KINDS = (
          "set PYTHONFAULTHANDLER=1 in the server's environment to have the Python stack of the next crash in the error log; "
          "CoreDumpDirectory keeps its memory"),
     Kind("killed", CRITICAL, "",
-         r"Worker \(pid:\d+\) was sent SIGKILL|Process '[^']*'(?: \(pid=\d+\))? terminated by signal 9\b|Worker with pid \d+ was terminated due to signal 9\b"
+         r"Worker \(pid:\d+\) was sent SIGKILL|Process '[^']*'(?: \(pid=\d+\))? terminated by signal 9\b"
+         r"|Worker with pid \d+ was terminated due to signal 9\b"
          r"|DAMN ! worker \d+ \(pid: \d+\) (?:died, |MISTERIOUSLY )killed by signal 9\b",
          "a worker was killed (SIGKILL): by the kernel for want of memory, by an operator, or by the server itself",
          "look at the kernel's log (dmesg, journalctl -k) for the OOM killer, and at the memory of the workers"),
@@ -71,10 +72,12 @@ KINDS = (
          "the WSGI script has changed and is loaded anew", ""),
     Kind("shutdown-timeout", INFO, "", r"Aborting process '|Shutdown timeout expired; aborting",  # *
          "a daemon did not stop within shutdown-timeout and was ended; requests in it were cut off", ""),
-    Kind("worker-timeout", WARNING, "", r"WORKER TIMEOUT|Worker graceful timeout|HARAKIRI(?:: --- uWSGI worker|!!!)|\*\*\* HARAKIRI ON WORKER",
+    Kind("worker-timeout", WARNING, "",
+         r"WORKER TIMEOUT|Worker graceful timeout|HARAKIRI(?:: --- uWSGI worker|!!!)|\*\*\* HARAKIRI ON WORKER",
          "a worker did not answer within the server's timeout and was killed with the request that it served",
          "look at the place where it was; raise the timeout only if requests may take that long"),
-    Kind("worker-exit", INFO, "", r"Worker exiting \(pid|Respawned uWSGI worker|Booting worker with pid|worker \d+ killed successfully|worker \d+ buried",
+    Kind("worker-exit", INFO, "",
+         r"Worker exiting \(pid|Respawned uWSGI worker|Booting worker with pid|worker \d+ killed successfully|worker \d+ buried",
          "a worker has ended or begun", ""),
     Kind("worker-boot", CRITICAL, "", r"Exception in worker process|Reason: Worker failed to boot",
          "a worker could not load the application", "mend what the exception says; see its place"),
@@ -115,36 +118,46 @@ KINDS = (
          "the application called sys.exit() in a request; the client got a 500", "mend it, at its place"),
     Kind("script-failed", CRITICAL, "WSGI0105-0110 WSGI0087 WSGI0089",
          r"Failed to exec Python script file|SystemExit exception raised when doing exec|Could not read/compile source file"
-         r"|Target WSGI script '[^']*' (?:cannot be loaded|does not contain)|unable to load app \d|\*\*\* no app loaded|--- no python application found",
+         r"|Target WSGI script '[^']*' (?:cannot be loaded|does not contain)"
+         r"|unable to load app \d|\*\*\* no app loaded|--- no python application found",
          "the WSGI script could not be loaded: each request for it gets a 500", "mend what the exception says; see its place"),
     Kind("script-missing", WARNING, "WSGI0082 WSGI0083 WSGI0134-0137",
          r"Target WSGI script not found|Unable to stat target (?:WSGI|handler) script|Attempt to invoke directory as WSGI application"
          r"|Options ExecCGI is off in this directory",
-         "the WSGI script is not there, or may not be read by Apache's user", "look at WSGIScriptAlias and at the modes of the folders above it"),
+         "the WSGI script is not there, or may not be read by Apache's user",
+         "look at WSGIScriptAlias and at the modes of the folders above it"),
     Kind("script-refused", WARNING, "WSGI0081 WSGI0149-0173",
-         r"No WSGI daemon process called|Daemon process called '|Embedded mode of mod_wsgi disabled|(?:Group|Owner) of (?:WSGI script|parent directory)"
+         r"No WSGI daemon process called|Daemon process called '|Embedded mode of mod_wsgi disabled"
+         r"|(?:Group|Owner) of (?:WSGI script|parent directory)"
          r"|WSGI script '[^']*' not located within chroot",
-         "Apache's configuration does not let this script run where it is told to", "look at WSGIProcessGroup, WSGIDaemonProcess and WSGIRestrictEmbedded"),
+         "Apache's configuration does not let this script run where it is told to",
+         "look at WSGIProcessGroup, WSGIDaemonProcess and WSGIRestrictEmbedded"),
     Kind("embedded-disabled", WARNING, "WSGI0143 WSGI0210", r"Embedded mode of mod_wsgi",
          "a script would run within Apache's children, which WSGIRestrictEmbedded forbids", "give it a WSGIProcessGroup"),
     Kind("python-home", CRITICAL, "WSGI0036 WSGI0100-0102",
          r"Unable to stat Python home|Python home .{1,400} is not (?:a directory|accessible)|Python path configuration:",
-         "python-home is no Python, or Apache's user may not read it", "look at python-home (WSGIPythonHome): the path, and the modes of each folder above"),
+         "python-home is no Python, or Apache's user may not read it",
+         "look at python-home (WSGIPythonHome): the path, and the modes of each folder above"),
     Kind("python-failed", CRITICAL, "WSGI0001 WSGI0002 WSGI0028 WSGI0029 WSGI0035 WSGI0038 WSGI0040 WSGI0045 WSGI0103 WSGI0188 WSGI0191",
-         r"Cannot (?:create|acquire) interpreter|Fatal Python error: (?:init|Py_Init|Python interpreter)|Python based handlers will not be available",
-         "Python could not be started, or an interpreter not be made: requests get a 500", "see python-home, python-path and the lines before"),
+         r"Cannot (?:create|acquire) interpreter|Fatal Python error: (?:init|Py_Init|Python interpreter)"
+         r"|Python based handlers will not be available",
+         "Python could not be started, or an interpreter not be made: requests get a 500",
+         "see python-home, python-path and the lines before"),
     Kind("daemon-setup", CRITICAL, "WSGI0003-0023 WSGI0025-0027 WSGI0030-0034 WSGI0206 WSGI0208",
          r"Unable to (?:change|set|determine) (?:root directory|group id|supplementary|groups|to uid|working|home)"
-         r"|Failure to configure the daemon process|Couldn't (?:create (?:unix|worker|accept)|bind|listen|change owner|initialise|acquire accept)"
+         r"|Failure to configure the daemon process"
+         r"|Couldn't (?:create (?:unix|worker|accept)|bind|listen|change owner|initialise|acquire accept)"
          r"|Request origin could not be validated|Unable to poll daemon socket",
          "a daemon process cannot be set up and ends", "mend what it says: user, group, home, socket, lock"),
-    Kind("limit-not-set", WARNING, "WSGI0075-0078 WSGI0068-0070", r"Couldn't (?:set (?:CPU|memory|virtual)|create (?:monitor|deadlock|reaper) thread)",
+    Kind("limit-not-set", WARNING, "WSGI0075-0078 WSGI0068-0070",
+         r"Couldn't (?:set (?:CPU|memory|virtual)|create (?:monitor|deadlock|reaper) thread)",
          "a limit of WSGIDaemonProcess does not hold", "mend what it says"),
     Kind("python-path", WARNING, "WSGI0091 WSGI0094-0096", r"Call to 'site\.addsitedir\(\)' failed|Unable to (?:locate 'site|import 'site)",
          "python-path could not be added: imports may fail", "look at python-path"),
     Kind("locale", INFO, "WSGI0079", r"Unsupported locale setting", "the locale of a daemon group is not there", ""),
     Kind("telemetry", WARNING, "WSGI0132 WSGI0133", r"Telemetry reporter could not",
-         "mod_wsgi sends no telemetry from that process", "look at WSGITelemetryService: a path below 108 bytes, a folder that Apache's user may search"),
+         "mod_wsgi sends no telemetry from that process",
+         "look at WSGITelemetryService: a path below 108 bytes, a folder that Apache's user may search"),
     Kind("response-cut", WARNING, "WSGI0119 WSGI0122 WSGI0123", r"Failed to proxy response from daemon|Unexpected status from WSGI daemon",
          "a daemon went away in the middle of a response", "look what ended the daemon at that moment"),
     Kind("request-unread", WARNING, "WSGI0080", r"Unable to read WSGI request",
@@ -152,20 +165,27 @@ KINDS = (
     Kind("client-closed", INFO, "WSGI0118 WSGI0120 WSGI0126-0129",
          r"Failed to proxy response to client|Request data (?:read|write) error|Client closed connection|Content length mismatch",
          "a client went away in the middle of a request", ""),
-    Kind("bad-header", WARNING, "WSGI0148", r"Malformed header '", "the application sent a header that is none", "mend what makes that header"),
-    Kind("version", INFO, "WSGI0099", r"(?:Compiled for|Runtime using) Python/", "mod_wsgi was compiled for another Python than it runs with", ""),
-    Kind("signal-ignored", INFO, "", r"Callback registration for signal|Ignoring Python signal handler", "an application may not catch signals in mod_wsgi", ""),
-    Kind("started", INFO, "AH00163 AH00292 AH00489", r"Starting gunicorn|\*\*\* Starting uWSGI", "the server has started, or has read its configuration anew", ""),
-    Kind("graceful", INFO, "AH00171 AH00297 AH00493", r"Handling signal: hup|\.\.\.gracefully killing workers", "a graceful restart was asked for", ""),
+    Kind("bad-header", WARNING, "WSGI0148", r"Malformed header '",
+         "the application sent a header that is none", "mend what makes that header"),
+    Kind("version", INFO, "WSGI0099", r"(?:Compiled for|Runtime using) Python/",
+         "mod_wsgi was compiled for another Python than it runs with", ""),
+    Kind("signal-ignored", INFO, "", r"Callback registration for signal|Ignoring Python signal handler",
+         "an application may not catch signals in mod_wsgi", ""),
+    Kind("started", INFO, "AH00163 AH00292 AH00489", r"Starting gunicorn|\*\*\* Starting uWSGI",
+         "the server has started, or has read its configuration anew", ""),
+    Kind("graceful", INFO, "AH00171 AH00297 AH00493", r"Handling signal: hup|\.\.\.gracefully killing workers",
+         "a graceful restart was asked for", ""),
     Kind("restart", INFO, "AH00173 AH00298 AH00494", r"Handling signal: usr2", "a restart was asked for: requests were cut off", ""),
-    Kind("stopped", INFO, "AH00169 AH00170 AH00295 AH00296 AH00491 AH00492", r"Handling signal: (?:term|int|quit)", "the server was told to stop", ""),
+    Kind("stopped", INFO, "AH00169 AH00170 AH00295 AH00296 AH00491 AH00492", r"Handling signal: (?:term|int|quit)",
+         "the server was told to stop", ""),
     Kind("slow-stop", INFO, "AH00045 AH00046 AH00047", r"child process \d+ still did not exit", "a child was slow to stop", ""),
     Kind("config-failed", CRITICAL, "AH00013-0020 AH00526", r"Syntax error on line \d+ of", "Apache could not read its configuration",
          "apachectl configtest"),
     Kind("thread-exception", WARNING, "", r"Exception in thread ", "an exception ended a background thread of the application",
          "mend it, at its place; what that thread did is not done any more"),
     Kind("traceback", INFO, "", r"Traceback \(most recent call last\):", "the application logged an exception", ""),
-    Kind("stack-dump", INFO, "", r"Dumping stack trace for active Python threads", "a daemon wrote down the stacks of its threads", ""),  # *
+    Kind("stack-dump", INFO, "", r"Dumping stack trace for active Python threads",
+         "a daemon wrote down the stacks of its threads", ""),  # *
     Kind("mod_wsgi", INFO, "", r"(?!)", "another message of mod_wsgi", ""),
 )
 BY_ID = {kind.id: kind for kind in KINDS}
@@ -192,7 +212,10 @@ _ANYWHERE = (("Too many open files", "too-many-files"), ("No space left on devic
 
 
 def of(line):
-    """The Kind of a loglines.Line, or None.  With an id that the table does not have, only what names a lack (files, memory, room) counts."""
+    """The Kind of a loglines.Line, or None.
+
+    With an id that the table does not have, only what names a lack (files, memory, room) counts.
+    """
     if line.code in BY_CODE:
         kind = BY_CODE[line.code]
         return BY_ID["no-space"] if kind.id != "client-closed" and "No space left on device" in line.trouble else kind

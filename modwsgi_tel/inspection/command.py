@@ -77,8 +77,8 @@ class _Watched:
         if self._early and not self._values.watch:
             targets.say(f"ended early by {self._early}: the rates are of a shorter time")
         if not self._shown:
-            raise TelError(self._problems[0] if len(self._problems) == 1 else f"none of {len(self._problems):,} processes could be looked at: "
-                           f"{self._problems[0]}")
+            raise TelError(self._problems[0] if len(self._problems) == 1 else
+                           f"none of {len(self._problems):,} processes could be looked at: {self._problems[0]}")
         targets.complain(self._problems)
         return 1 if self._problems else 0
 
@@ -114,8 +114,8 @@ class _Watched:
         self._progress("")
         found = [(facts, further.commands(facts, self._host) if self._values.next else None) for facts in rows]
         if self._values.json:
-            show(printable_json({"at": rows[0]["at"], "processes": [{**facts, **({"next": more} if more is not None else {})} for facts, more in found],
-                                 "problems": self._problems}) + "\n")
+            show(printable_json({"at": rows[0]["at"], "processes": [
+                {**facts, **({"next": more} if more is not None else {})} for facts, more in found], "problems": self._problems}) + "\n")
         else:
             width, live = _width(), self._values.watch and sys.stdout.isatty()
             blocks = [[*text.lines(facts, width, moving=self._values.watch),

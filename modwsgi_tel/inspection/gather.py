@@ -67,7 +67,8 @@ class Subject:
         before, newest = self._before, self._newest
         usage, rates = newest["usage"], details.rates(before["usage"], newest["usage"])
         facts = {"pid": self.pid, "at": self._now(), "seconds": rates["seconds"], "role": self._member.role if self._member else "",
-                 "group": self._member.group if self._member else "", "identity": details.identity(self.pid), "usage": usage, "rates": rates}
+                 "group": self._member.group if self._member else "", "identity": details.identity(self.pid), "usage": usage,
+                 "rates": rates}
         now, facts["ages"] = self._clock(), {}
         for name, call, seldom in _PARTS:
             facts[name] = self._part(name, call, seldom, now, facts["ages"])
@@ -185,7 +186,8 @@ def _run_wait(rows):
     A thread that did wait so long was put off its CPU, or switched often.
     """
     told = [row for row in rows if row["run_wait"] is not None]
-    return sum(row["run_wait"] for row in told if row["involuntary"] or row["run_wait"] <= _MOST_WAIT_S * (row["switches"] or 0.0)) if told else None
+    return sum(row["run_wait"] for row in told
+               if row["involuntary"] or row["run_wait"] <= _MOST_WAIT_S * (row["switches"] or 0.0)) if told else None
 
 
 def _python_of(thread):

@@ -29,8 +29,8 @@ _DELETED = " (deleted)"
 _LOCK = re.compile(rb"\d+: (-> )?(\w+)\s+\S+\s+(READ|WRITE|RW|NONE)\s+(-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ")
 
 Found = namedtuple("Found", "what rows processes refused left_out")
-Found.__doc__ = """what: text, of what this tells.  rows: see above, by pid.  processes: how many were looked into.  refused: how many may not
-be looked into.  left_out: how many were not looked at, since that would have taken longer than LIMIT_S."""
+Found.__doc__ = """what: text, of what this tells.  rows: see above, by pid.  processes: how many were looked into.  refused: how many may
+not be looked into.  left_out: how many were not looked at, since that would have taken longer than LIMIT_S."""
 
 
 class _Search:
@@ -200,7 +200,8 @@ def _locks(search, known):
         match = _LOCK.match(line)
         if match and (int(match.group(5), 16), int(match.group(6), 16), int(match.group(7))) == wanted and int(match.group(4)) > 0:
             kind = match.group(3).decode().lower()
-            search.add(int(match.group(4)), f"waits for a {kind} lock" if match.group(1) else f"holds a {kind} lock", match.group(2).decode())
+            search.add(int(match.group(4)), f"waits for a {kind} lock" if match.group(1) else f"holds a {kind} lock",
+                       match.group(2).decode())
 
 
 # --- sockets --------------------------------------------------------------------------------------
@@ -212,7 +213,8 @@ def _of_socket_file(search, path):
     rows = []
     for each in sockets.table("self", search.root).values():
         if each.kind == "unix" and is_meant(each.path):
-            rows.append((each, "listens" if each.state == sockets.LISTEN else "has it open" if each.state == "UNCONNECTED" else "accepted on it"))
+            rows.append((each, "listens" if each.state == sockets.LISTEN else
+                         "has it open" if each.state == "UNCONNECTED" else "accepted on it"))
         elif each.kind == "unix" and is_meant(each.remote):
             rows.append((each, "waits to be accepted" if each.state == sockets.QUEUED else "connected to it"))
     _holders(search, rows)
@@ -246,7 +248,8 @@ def _on_port(each, port):
     if each.kind not in ("tcp", "tcp6", "udp", "udp6"):
         return ""
     if port_of(each.local) == str(port):
-        return f"listens on {each.local}" if each.state == sockets.LISTEN or not each.remote else f"connected: {each.local} from {each.remote}"
+        return (f"listens on {each.local}" if each.state == sockets.LISTEN or not each.remote else
+                f"connected: {each.local} from {each.remote}")
     return f"connected to {each.remote}" if port_of(each.remote) == str(port) else ""
 
 
@@ -273,12 +276,14 @@ def _holders(search, rows):
                 search.add(pid, how, _target(each), int(fd))
     for inode in sorted(set(wanted) - held):
         each, how = wanted[inode]
-        search.rows.append({"pid": None, "name": None, "command": None, "user": _owner(each.uid), "fd": None, "how": how, "target": _target(each)})
+        search.rows.append({"pid": None, "name": None, "command": None, "user": _owner(each.uid), "fd": None,
+                            "how": how, "target": _target(each)})
 
 
 def _target(each):
-    return f"{each.kind} {each.state}" + (f", {each.received_queue:,} B to read" if each.received_queue and each.state != sockets.LISTEN else
-                                          f", {each.received_queue:,} wait to be accepted" if each.received_queue else "")
+    return f"{each.kind} {each.state}" + (
+        f", {each.received_queue:,} B to read" if each.received_queue and each.state != sockets.LISTEN else
+        f", {each.received_queue:,} wait to be accepted" if each.received_queue else "")
 
 
 def _owner(uid):

@@ -9,7 +9,8 @@ HOLDERS = 200                           # rows that are shown
 
 def further_lines(rows, why, width=None):
     """Lines of further.commands' rows; why: notable.kinds' texts."""
-    out = ["", f"next  (for {printable('; '.join(why.values()))})" if why else "next  (nothing that stands out: what tells most in general)"]
+    out = ["", f"next  (for {printable('; '.join(why.values()))})" if why else
+           "next  (nothing that stands out: what tells most in general)"]
     out = [out[0], *wrapped(out[1], width)]
     ready, lacking = [row for row in rows if not row["lacks"]], [row for row in rows if row["lacks"]]
     for title, chosen in (("", ready), ("what would have to be installed first:", lacking)):
@@ -37,7 +38,8 @@ def holder_lines(found, width=None):
     of = f" of {counted(found.processes, 'process', 'processes')} that were looked into" if found.processes else ""
     out += wrapped(f"{printable(found.what)}: {who}{of}", width)
     if unseen:
-        out += wrapped(f"{counted(len(unseen), 'socket')} of processes that may not be looked into, or that have ended: only the owner is known", width)
+        out += wrapped(f"{counted(len(unseen), 'socket')} of processes that may not be looked into, or that have ended: "
+                       "only the owner is known", width)
     if found.refused:
         out += wrapped(f"{counted(found.refused, 'process', 'processes')} of other users could not be looked into: run as root", width)
     if found.left_out:

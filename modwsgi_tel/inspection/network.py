@@ -1,7 +1,8 @@
 """What a process listens on and talks to: its sockets, of which a server may have thousands, as a row for each place.
 
     grouped(rows) -> [{"direction": "listens", "in" or "out", "kind": "tcp", "udp", "unix" or another, "service", "place",
-        "connections", "states": {state: count}, "to_read_bytes", "to_send_bytes", "addresses", "queued", "backlog", "fds", "peers", "held_by"}]
+        "connections", "states": {state: count}, "to_read_bytes", "to_send_bytes", "addresses", "queued", "backlog", "fds", "peers",
+        "held_by"}]
 
 rows: those of proc.descriptors.look.  place: text: of "out" the other end, of "in" and "listens" this one.  in: the other
 side has connected.  addresses: how many others there are at the other end.  queued, backlog: of "listens" alone,

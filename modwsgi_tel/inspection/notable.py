@@ -78,7 +78,8 @@ def _files(facts):
     deleted = [row for row in told["rows"] if row["kind"] == "deleted file" and not _made_to_be_nameless(row["target"])]
     if deleted:
         names = Counter(row["target"] for row in deleted).most_common(2)
-        found.append(_row("deleted files", f"deleted files open: {len(deleted):,} ({names[0][0]}{', ...' if len(names) > 1 else ''}); their space is free only when they are closed"))
+        found.append(_row("deleted files", f"deleted files open: {len(deleted):,} ({names[0][0]}{', ...' if len(names) > 1 else ''}); "
+                          "their space is free only when they are closed"))
     return found
 
 
@@ -97,7 +98,8 @@ def _connections(facts):
             most = f" of {group['backlog']:,} that may" if group["backlog"] else ""
             found.append(_row("backlog", f"{counted(group['queued'], 'connection')}{most} wait to be accepted on {group['place']}"))
     if states["CLOSE_WAIT"] >= CLOSE_WAITS:
-        found.append(_row("CLOSE_WAIT", f"CLOSE_WAIT: {counted(states['CLOSE_WAIT'], 'connection')} the other side has closed, and this has not"))
+        found.append(_row("CLOSE_WAIT",
+                          f"CLOSE_WAIT: {counted(states['CLOSE_WAIT'], 'connection')} the other side has closed, and this has not"))
     for place, count in unanswered.most_common(3):
         if count:
             found.append(_row("SYN_SENT", f"SYN_SENT: {place} does not answer {counted(count, 'connection')}"))
@@ -112,7 +114,8 @@ def _cpu(facts):
                                        + (f" (it may use {number(cores, 2)} cores)" if cores else "")))
     waited = facts["run_wait"]
     if waited is not None and waited >= WAITS_FOR_CPU:
-        found.append(_row("run queue", f"its threads were ready to run, and waited for a CPU: {duration(waited)} in each second, all together"))
+        found.append(_row("run queue",
+                          f"its threads were ready to run, and waited for a CPU: {duration(waited)} in each second, all together"))
     limit, used = _soft(facts, "cpu"), facts["usage"]["cpu_user_s"] + facts["usage"]["cpu_system_s"]
     if limit and used >= NEAR * limit:
         found.append(_row("cpu limit", f"{duration(used)} of the {duration(limit)} of CPU time that it may use in all"))

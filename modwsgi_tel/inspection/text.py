@@ -22,15 +22,17 @@ CUT = "..."
 _NUMBERS = re.compile(r"\d+")
 _STATES = {"R": "running", "S": "sleeping", "D": "in disk wait", "T": "stopped", "t": "traced", "Z": "zombie", "I": "idle", "X": "dead"}
 _ROLES = {"apache-parent": "Apache's parent process", "apache-child": "an Apache child", "daemon": "a mod_wsgi daemon",
-          "master": "a master process", "worker": "a worker", "python": "a Python process", "helper": "a server's helper", "collector": "a collector"}
+          "master": "a master process", "worker": "a worker", "python": "a Python process", "helper": "a server's helper",
+          "collector": "a collector"}
 _LIMITS = ("open files", "processes", "address space", "stack", "core", "locked memory", "cpu", "file size", "data")
 _IN_BYTES = ("address space", "stack", "core", "locked memory", "file size", "data")
 _SHOWN_KINDS = ("deleted file", "file", "directory", "memfd", "pipe")     # of descriptors
-_SOCKET_STATES = {"CLOSE_WAIT": "closed by the other side (CLOSE_WAIT)", "SYN_SENT": "not answered (SYN_SENT)", "QUEUED": "not accepted yet",
+_SOCKET_STATES = {"CLOSE_WAIT": "closed by the other side (CLOSE_WAIT)", "SYN_SENT": "not answered (SYN_SENT)",
+                  "QUEUED": "not accepted yet",
                   "SYN_RECV": "half open (SYN_RECV)"}
 # titles of sections: parts that are not read at each look, where that takes long
-_READ_SELDOM = {"now": ("stacks",), "memory": ("memory",), "files": ("descriptors",), "network": ("descriptors",), "Python": ("interpreter",),
-                "environment": ("environment",)}
+_READ_SELDOM = {"now": ("stacks",), "memory": ("memory",), "files": ("descriptors",), "network": ("descriptors",),
+                "Python": ("interpreter",), "environment": ("environment",)}
 
 
 # --- pieces -----------------------------------------------------------------------------------------
@@ -133,12 +135,15 @@ def _who(facts, width):
     out += said("program", middle(who["program"], LONGEST) if who["program"] else _why(facts, "program"), width)
     user = who["user"] or str(who["uid"])
     real = f"started by uid {who['uids'][0]}" if who["uids"] and who["uids"][0] != who["uid"] else ""
-    out += said("user", _and([f"{printable(user)} (uid {who['uid']})", f"group {printable(who['group_name'] or str(who['gid']))}", real]), width)
+    out += said("user", _and([f"{printable(user)} (uid {who['uid']})",
+                              f"group {printable(who['group_name'] or str(who['gid']))}", real]), width)
     out += said("started", f"{moment(who['started'], facts['at'])}, {duration(who['age_s'])} ago", width)
     above = " < ".join(str(pid) for pid in who["parents"]) or "none that is shown"
-    below = ", ".join(str(pid) for pid in who["children"][:PATHS]) + (f" and {len(who['children']) - PATHS:,} more" if len(who["children"]) > PATHS else "")
+    below = ", ".join(str(pid) for pid in who["children"][:PATHS]) + (
+        f" and {len(who['children']) - PATHS:,} more" if len(who["children"]) > PATHS else "")
     out += said("parents", f"{above};  children: {below or 'none'}", width)
-    out += said("folder", middle(who["cwd"], LONGEST) + (f"  (its root is {middle(who['root'], LONGEST)})" if who["root"] not in (None, "/") else "")
+    out += said("folder", middle(who["cwd"], LONGEST) +
+                (f"  (its root is {middle(who['root'], LONGEST)})" if who["root"] not in (None, "/") else "")
                 if who["cwd"] else _why(facts, "cwd"), width)
     if who["inner_pid"] is not None:
         out += said("namespace", f"another pid namespace, in which it is pid {who['inner_pid']}", width)
@@ -150,7 +155,8 @@ def _now(facts, width):
     cpu = "" if rates["cpu"] is None else (f"{number(rates['cpu'], 2)} cores (user {number(rates['cpu_user'], 2)}, "
                                            f"system {number(rates['cpu_system'], 2)})")
     states = Counter(row["state"] for row in facts["threads"])
-    doing = ", ".join(f"{count:,} {_STATES.get(state, state)}" for state, count in sorted(states.items())) or _STATES.get(usage["state"], usage["state"])
+    doing = ", ".join(f"{count:,} {_STATES.get(state, state)}" for state, count in sorted(states.items())) or \
+        _STATES.get(usage["state"], usage["state"])
     out = said("process", _and([cpu, counted(usage["threads"], "thread"), _growth(facts, "threads", _whole)]) + f":  {doing}", width)
     out += said("CPU time", f"{duration(usage['cpu_user_s'])} user, {duration(usage['cpu_system_s'])} system, since it began", width)
     waited = "" if facts["run_wait"] is None else f"waited for a CPU {duration(facts['run_wait'])} in each second"
@@ -181,8 +187,10 @@ def _threads(facts, width):
         row = group[0]
         state = "idle" if row["idle"] else _STATES.get(row["state"], row["state"])
         many = f"{row['tid']} +{len(group) - 1:,}" if len(group) > 1 else str(row["tid"])
-        cells.append((many, clip(row["python_name"] or row["name"], 20), UNKNOWN if row["cpu"] is None else percent(row["cpu"]), state, _waits(row)))
-        places.append([row["at"] and f"in {row['at']}", row["called_at"] and f"called at {row['called_at']}", row["request"] and f"serves {row['request']}"])
+        cells.append((many, clip(row["python_name"] or row["name"], 20), UNKNOWN if row["cpu"] is None else percent(row["cpu"]),
+                      state, _waits(row)))
+        places.append([row["at"] and f"in {row['at']}", row["called_at"] and f"called at {row['called_at']}",
+                       row["request"] and f"serves {row['request']}"])
     out, rows = [], table(("thread", "name", "CPU", "state", "waits on"), cells, right=("CPU",))
     for line, cell, more in zip(rows, [None, *cells], [[], *places]):
         if cell and width is not None and len(INDENT + line) > width:
@@ -211,10 +219,11 @@ def _memory(facts, width):
     if usage["rss_bytes"] is None:
         return said("resident", _why(facts, "memory"), width)
     own = "" if told["pss_bytes"] is None else f"its own part {size(told['pss_bytes'])} (pss), private {size(told['private_bytes'])}"
-    out = said("resident", _and([size(usage["rss_bytes"]), _growth(facts, "rss_bytes", size), f"most so far {size(usage['peak_rss_bytes'])}",
-                                 own]), width)
-    out += said("of it", f"anonymous {size(usage['anon_bytes'])}, files {size(usage['file_bytes'])}, shared memory {size(usage['shmem_bytes'])};  "
-                         f"swap {size(usage['swap_bytes'])};  addresses {size(usage['size_bytes'])}", width)
+    out = said("resident", _and([size(usage["rss_bytes"]), _growth(facts, "rss_bytes", size),
+                                 f"most so far {size(usage['peak_rss_bytes'])}", own]), width)
+    out += said("of it", f"anonymous {size(usage['anon_bytes'])}, files {size(usage['file_bytes'])}, "
+                         f"shared memory {size(usage['shmem_bytes'])};  swap {size(usage['swap_bytes'])};  "
+                         f"addresses {size(usage['size_bytes'])}", width)
     rates = facts["rates"]
     if rates["minor_faults"] is not None:
         out += said("faults", f"{number(rates['minor_faults'], 0)} a second, {number(rates['major_faults'], 0)} of them from a disk", width)
@@ -243,14 +252,16 @@ def _files(facts, width):
         return out + said("which", _why(facts, "descriptors"), width)
     grown = [(target, more) for target, more in ((facts["growth"] or {}).get("same") or {}).items() if more > 0]
     if grown:
-        out += said("more of", _and(f"{middle(target, 60)} +{more:,}" for target, more in sorted(grown, key=lambda item: -item[1])[:LARGEST]), width)
+        out += said("more of", _and(f"{middle(target, 60)} +{more:,}" for target, more in
+                                    sorted(grown, key=lambda item: -item[1])[:LARGEST]), width)
     same = [row for row in told["same"] if row["count"] > 1][:DESCRIPTORS]
     if same:
         out += said("most often", _and(f"{row['count']:,} times {middle(row['target'], 60)}" for row in same[:LARGEST]), width)
     shown, left = _rows(told["rows"]), told["left_out"]
     for (kind, target), (mode, fds) in shown[:DESCRIPTORS]:
         many = f"{fds[0]} +{len(fds) - 1:,}" if len(fds) > 1 else str(fds[0])
-        out.append(f"{INDENT}{many:<{LABEL}}{kind:<12}  {mode or '':<2}  {middle(target or '', None if width is None else max(8, width - 32))}")
+        out.append(f"{INDENT}{many:<{LABEL}}{kind:<12}  {mode or '':<2}  "
+                   f"{middle(target or '', None if width is None else max(8, width - 32))}")
     left += sum(len(fds) for _, (_, fds) in shown[DESCRIPTORS:])
     if left:
         out.append(f"{INDENT}and {counted(left, 'more file')}, --json has {'them' if not told['left_out'] else 'most of them'}")
@@ -291,13 +302,15 @@ def connection(group):
         most = f" of {group['backlog']:,} that may" if group["backlog"] is not None else ""
         if group["queued"] is None:
             return name
-        waits = f"{counted(group['queued'], 'connection')} {'waits' if group['queued'] == 1 else 'wait'}" if group["queued"] else "nobody waits"
+        waits = (f"{counted(group['queued'], 'connection')} {'waits' if group['queued'] == 1 else 'wait'}" if group["queued"] else
+                 "nobody waits")
         return f"{name}, {waits}{most}"
     states = {state: count for state, count in group["states"].items() if state not in ("ESTABLISHED", "UNCONNECTED")}
     if set(group["states"]) == {"UNCONNECTED"}:
         return _and([name, f"{counted(group['connections'], 'socket')} without a connection"])
     return _and([name, counted(group["connections"], "connection"),
-                 f"from {counted(group['addresses'], 'address', 'addresses')}" if group["direction"] == IN and group["kind"] != "unix" else "",
+                 f"from {counted(group['addresses'], 'address', 'addresses')}"
+                 if group["direction"] == IN and group["kind"] != "unix" else "",
                  *(f"{count:,} {_SOCKET_STATES.get(state, f'in {state}')}" for state, count in sorted(states.items())),
                  f"{size(group['to_read_bytes'])} waiting to be read" if group["to_read_bytes"] else "",
                  f"{size(group['to_send_bytes'])} not taken by the other side" if group["to_send_bytes"] else ""])
@@ -326,7 +339,8 @@ def _limits(facts, width):
             continue
         shown = size if name in _IN_BYTES else duration if name == "cpu" else _whole
         rows.append(f"{name} " + (f"{shown(used[name])} of " if used.get(name) is not None else "") + _limit(limit, shown))
-    free = [name for name in _LIMITS if name in facts["limits"] and facts["limits"][name]["soft"] is None and facts["limits"][name]["hard"] is None]
+    free = [name for name in _LIMITS if name in facts["limits"]
+            and facts["limits"][name]["soft"] is None and facts["limits"][name]["hard"] is None]
     out = []
     for place, row in enumerate(rows):
         out += said("" if place else "limited", row, width)
@@ -349,7 +363,8 @@ def _cgroup(facts, width):
         at = f"in {middle(memory['at'], 100)}" if memory["at"] != told["path"] else ""
         limit = f" of {size(memory['limit_bytes'])}" if memory["limit_bytes"] is not None else ", no limit"
         cache = f"{size(memory['reclaimable_bytes'])} of it file cache" if memory["reclaimable_bytes"] else ""
-        out += said("memory", _and([f"{size(memory['used_bytes'])}{limit}", cache, at, f"high at {size(memory['high_bytes'])}" if memory["high_bytes"] else "",
+        out += said("memory", _and([f"{size(memory['used_bytes'])}{limit}", cache, at,
+                                    f"high at {size(memory['high_bytes'])}" if memory["high_bytes"] else "",
                                     f"swap at most {size(memory['swap_limit_bytes'])}" if memory["swap_limit_bytes"] is not None else "",
                                     f"{memory['oom_kills']:,} killed for want of memory" if memory["oom_kills"] else ""]), width)
     else:
@@ -361,8 +376,10 @@ def _cgroup(facts, width):
     else:
         out += said("CPU", _why(facts, "cpu"), width)
     if pids and pids["used"] is not None:
-        out += said("tasks", f"{number(pids['used'], 0)}" + (f" of {number(pids['limit'], 0)}" if pids["limit"] is not None else ", no limit"), width)
-    pressure = _and(f"{what} {row['some_avg10']:.0f} %" for what, row in (told["pressure"] or {}).items() if row.get("some_avg10") is not None)
+        out += said("tasks", f"{number(pids['used'], 0)}" +
+                    (f" of {number(pids['limit'], 0)}" if pids["limit"] is not None else ", no limit"), width)
+    pressure = _and(f"{what} {row['some_avg10']:.0f} %" for what, row in (told["pressure"] or {}).items()
+                    if row.get("some_avg10") is not None)
     if pressure:
         out += said("pressure", f"{pressure} of the last 10 s something waited", width)
     return out

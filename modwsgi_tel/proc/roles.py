@@ -178,7 +178,7 @@ def _listening(pid, tables, root):
     Source: proc(5), /proc/net/tcp; net/unix/af_unix.c, unix_seq_show.
     """
     found = set()
-    for name in tables:
+    for name in 2 * tables:             # what comes and goes while a table is read may make the kernel leave others out
         try:
             lines = procfs.read(f"{root}/{pid}/net/{name}", _SOCKETS_MOST).splitlines()[1:]
         except OSError:

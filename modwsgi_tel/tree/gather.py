@@ -6,9 +6,10 @@ import os
 import time
 
 from modwsgi_tel import agentclient
+from modwsgi_tel.apache import config, daemons
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.figures import counted
-from modwsgi_tel.proc import roles, threads
+from modwsgi_tel.proc import roles, sockets, threads
 from modwsgi_tel.stacks.reader import Reader
 from modwsgi_tel.stacks.runtime import NotRunning
 from modwsgi_tel.tree import model
@@ -52,7 +53,29 @@ def look():
     known = {process.pid for process in processes}
     processes += [_process(member, member, None, found)._replace(life=model.BEGUN, unread="", looks=()) for member in after.values()
                   if member.pid not in known]
-    return Seen(processes, missing)
+    groups, unknown = _groups([process for process in processes if process.role == model.DAEMON and not process.group
+                               and process.life != model.ENDED])
+    return Seen([process._replace(group=groups.get(process.pid, process.group)) for process in processes], missing + unknown)
+
+
+def _groups(bare):
+    """({pid: group}, [why it is not known]) of daemons whose titles show no group, as without display-name.
+
+    Only for these is a server's configuration asked for: that may take running its program.
+    """
+    found, missing, by_server = {}, [], {}
+    numbers = daemons.numbers([process.pid for process in bare], sockets.listeners()) if bare else {}
+    for process in bare:
+        by_server.setdefault(process.parent, []).append(process.pid)
+    for server, pids in by_server.items():
+        try:
+            configured = config.of(server).daemons
+        except (TelError, OSError) as error:
+            missing.append(f"the groups of {counted(len(pids), 'daemon')} of server {server}, whose titles show none: {error}")
+            continue
+        told = {pid: daemons.of(configured, "", numbers.get(pid)) for pid in pids}
+        found.update((pid, daemon.group) for pid, daemon in told.items() if daemon is not None)
+    return found, missing
 
 
 class _Looks:
@@ -132,7 +155,8 @@ def _process(member, after, over_s, looks):
         member.uid, newest.state, newest.threads, newest.cpu_ticks / _TICKS,
         None if after is None or over_s is None else (after.cpu_ticks - member.cpu_ticks) / _TICKS / over_s,
         newest.rss_bytes, model.ENDED if after is None else None, None, found,
-        max(0.0, time.time() - found[-1].at) if found else None, looks.sources.get(pid), "" if after is None or found else looks.reasons.get(pid, ""))
+        max(0.0, time.time() - found[-1].at) if found else None, looks.sources.get(pid),
+        "" if after is None or found else looks.reasons.get(pid, ""))
 
 
 def _wall(start):

@@ -68,9 +68,9 @@ class Nodes:
             name, parent, "server" if process.role in TOP else "process",
             process.server if process.role == model.MASTER else _text(process.name) or what, process.role in _SYSTEM, what=what,
             pid=process.pid, inner_pid=process.inner_pid, role=process.role, server=process.server, group=process.group,
-            host=process.host, command=_text(process.command), uid=process.uid, state=process.state, threads=process.threads, cpu_s=process.cpu_s,
-            life=process.life, requests=None, telemetry=process.row and telemetry(process.row), stacks_age_s=process.looked_age_s,
-            stacks_from=process.source, accepted=[], outlives=False)
+            host=process.host, command=_text(process.command), uid=process.uid, state=process.state, threads=process.threads,
+            cpu_s=process.cpu_s, life=process.life, requests=None, telemetry=process.row and telemetry(process.row),
+            stacks_age_s=process.looked_age_s, stacks_from=process.source, accepted=[], outlives=False)
         node.update(started=process.started, age_s=self._age(process.started), cpu=process.cpu, rss_bytes=process.rss_bytes)
         if process.life in _MEANWHILE:
             node["notes"].append(_MEANWHILE[process.life])

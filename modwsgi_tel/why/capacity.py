@@ -2,11 +2,13 @@
 import os
 from collections import Counter, namedtuple
 
+from modwsgi_tel.apache import daemons
 from modwsgi_tel.figures import counted, duration, moment, percent
 from modwsgi_tel.why import telemetry
-from modwsgi_tel.why.code import LONG_S, LOOKS_LEAST, SAID, hottest, running, waits_for
-from modwsgi_tel.why.judged import Saw, evidence, stack
-from modwsgi_tel.why.scene import WSGI_SOCKET, place_of, short_place
+from modwsgi_tel.why.gil import hottest, running
+from modwsgi_tel.why.judged import LONG_S, LOOKS_LEAST, Saw, evidence, stack
+from modwsgi_tel.why.scene import place_of, short_place
+from modwsgi_tel.why.waiting import SAID, waits_for
 
 FULL_SHARE = 0.7                        # looks at which all threads of a group serve
 QUEUE_SHARE = 0.5                       # looks at which connections wait
@@ -34,9 +36,9 @@ def backlogs(scene):
     out = {}
     for found in scene.listeners:
         for socket in found:
-            named = WSGI_SOCKET.search(socket.path or "")
+            named = daemons.of_socket(socket.path)
             if named:
-                out.setdefault((int(named.group(1)), int(named.group(2))), []).append((socket.received_queue or 0, socket.backlog))
+                out.setdefault(named, []).append((socket.received_queue or 0, socket.backlog))
     return out
 
 
@@ -65,7 +67,8 @@ def capacity(scene):
         late = [seconds for seconds in queued if seconds >= QUEUED_S]
         full = threads is not None and sum(number >= threads for number in busy) >= FULL_SHARE * len(busy)
         waits = bool(queue) and sum(number > 0 for number in queue) >= QUEUE_SHARE * len(queue)
-        if not (full and (waits or len(late) >= QUEUED_LEAST) or waits and len(late) >= QUEUED_LEAST or waits and threads is None and max(busy) > 0):
+        if not (full and (waits or len(late) >= QUEUED_LEAST) or waits and len(late) >= QUEUED_LEAST
+                or waits and threads is None and max(busy) > 0):
             continue
         ages = [run.age_s for run in runs]
         share = _queue_share(late, runs)
@@ -80,8 +83,8 @@ def _queue_share(late, runs):
 
 
 Cause = namedtuple("Cause", "kind what part frame served_s")
-Cause.__doc__ = """What most of the threads that serve are in: kind and what as code.waits_for tells them; part of the threads; the Frame; for how long the
-longest of these requests, of those that have ended too, was served."""
+Cause.__doc__ = """What most of the threads that serve are in: kind and what as waiting.waits_for tells them; part of the threads; the
+Frame; for how long the longest of these requests, of those that have ended too, was served."""
 
 
 def _one_cause(processes):
@@ -103,7 +106,8 @@ def _one_cause(processes):
 
 def _where(processes):
     """Evidence of the functions in which the threads that serve are, over all looks."""
-    frames = Counter((sample.frame.function, short_place(sample.frame)) for process in processes for sample in process.samples() if sample.frame is not None)
+    frames = Counter((sample.frame.function, short_place(sample.frame)) for process in processes for sample in process.samples()
+                     if sample.frame is not None)
     whole = sum(frames.values())
     if not whole:
         return []
@@ -139,21 +143,26 @@ def _capacity_saw(scene, processes, name, threads, busy, queue, late, share, cau
     if one is not None and (one.kind in _OUTSIDE or one.served_s >= LONG_S) and place:
         said = SAID[one.kind].format(what=one.what or "?", of=f" ({one.what})" if one.what else "")
         at = place_of(one.frame)
-        text = f"{name}: {have}{waits}{in_queue}: {percent(one.part)} of its threads {said} in {one.frame.function} ({place}), for up to {duration(one.served_s)}"
-        advice = ("Put right what the threads wait for first; more threads or processes only delay the moment at which all wait." if one.kind in _OUTSIDE else
-                  f"Make {one.frame.function} at {place} quicker, or do it outside of the request. Where it has to take that long it is capacity: raise {more}.")
-    elif used is not None and used >= COMPUTES_CORES_LEAST * len(processes) and used + waited >= COMPUTES_CORES * len(processes) and (computes := _computes(processes)) is not None:
+        text = (f"{name}: {have}{waits}{in_queue}: {percent(one.part)} of its threads {said} in {one.frame.function} ({place}), for up to "
+                f"{duration(one.served_s)}")
+        advice = ("Put right what the threads wait for first; more threads or processes only delay the moment at which all wait."
+                  if one.kind in _OUTSIDE else
+                  f"Make {one.frame.function} at {place} quicker, or do it outside of the request. Where it has to take that long it is "
+                  f"capacity: raise {more}.")
+    elif (used is not None and used >= COMPUTES_CORES_LEAST * len(processes) and used + waited >= COMPUTES_CORES * len(processes)
+          and (computes := _computes(processes)) is not None):
         frame, part = computes
         place = short_place(frame)
-        text = (f"{name}: {have}{waits}{in_queue}: its processes compute, {used:.1f} {'core' if round(used, 1) == 1 else 'cores'} of {len(processes)} that they can use, "
-                f"{percent(part)} of it in {frame.function} ({place})")
-        advice = (f"Make {frame.function} at {place} do less. A process computes on one core at a time: more processes of {name} help as long as there are idle cores, "
-                  "more threads do not.")
+        text = (f"{name}: {have}{waits}{in_queue}: its processes compute, {used:.1f} {'core' if round(used, 1) == 1 else 'cores'} of "
+                f"{len(processes)} that they can use, {percent(part)} of it in {frame.function} ({place})")
+        advice = (f"Make {frame.function} at {place} do less. A process computes on one core at a time: more processes of {name} help as "
+                  "long as there are idle cores, more threads do not.")
         at = place_of(frame)
     else:
         text = f"{name}: capacity, not code: {have}{waits}{in_queue}"
         full_cpu = used is not None and used >= 0.9 * (os.cpu_count() or 1)
-        advice = ("All cores of this machine are used: more threads or processes will not help; make the requests do less, or add a machine." if full_cpu else
+        advice = ("All cores of this machine are used: more threads or processes will not help; make the requests do less, or add a "
+                  "machine." if full_cpu else
                   f"Raise {more}; the requests themselves are not stuck.")
     return Saw(text, processes[0].group, None, None if not ages else scene.at - max(ages), told, advice,
                place=at, same=("threads-busy", "queueing"), about=OUTSIDE if at and one is not None and one.kind in _OUTSIDE else None)
@@ -180,9 +189,11 @@ def slow_clients(scene):
         if looks < LOOKS_LEAST or sum(number >= max(2, threads / 2) for number in held) < 0.5 * looks:
             continue
         process = max(processes, key=lambda each: len(each.looks[-1].writers))
-        shown = [evidence("socket", f"thread {tid} of pid {process.pid}: {wait['text']}") for tid, wait in list(process.looks[-1].writers.items())[:5]]
-        yield Saw(f"slow clients: {max(held)}{f' of {threads}' if threads else ''} threads of {name} wait to hand a response on: clients, or a proxy, read slowly",
-                  processes[0].group, None, None, [evidence("proc", f"threads that wait to write at each look: {_series(held)}"), *shown],
+        shown = [evidence("socket", f"thread {tid} of pid {process.pid}: {wait['text']}")
+                 for tid, wait in list(process.looks[-1].writers.items())[:5]]
+        yield Saw(f"slow clients: {max(held)}{f' of {threads}' if threads else ''} threads of {name} wait to hand a response on: clients, "
+                  "or a proxy, read slowly", processes[0].group, None, None,
+                  [evidence("proc", f"threads that wait to write at each look: {_series(held)}"), *shown],
                   same=("threads-busy", "slow-requests", "queueing"))
 
 
@@ -191,17 +202,20 @@ def slow_clients(scene):
 def collector_away(scene):
     for member in scene.collectors:
         if member.state in ("T", "t"):
-            yield Saw(f"the collector (pid {member.pid}) is stopped (state {member.state}): it reads no telemetry and answers nobody; what Apache sends meanwhile is lost", None,
-                      member.pid, None, [evidence("proc", f"state {member.state}: {member.command[:120]}")], advice=f"If no debugger is meant to hold it: kill -CONT {member.pid}",
-                      about=member.pid)
+            yield Saw(f"the collector (pid {member.pid}) is stopped (state {member.state}): it reads no telemetry and answers nobody; what "
+                      "Apache sends meanwhile is lost", None, member.pid, None,
+                      [evidence("proc", f"state {member.state}: {member.command[:120]}")],
+                      advice=f"If no debugger is meant to hold it: kill -CONT {member.pid}", about=member.pid)
     for parent, config in scene.configs.items():
         path = ((config.telemetry or {}).get("socket") or "").partition("unix:")[2] or (config.telemetry or {}).get("socket")
         if not path or telemetry.listens(path) is not False:
             continue
         there = "the socket is there, but nobody listens on it" if os.path.exists(path) else "there is no such socket"
-        yield Saw(f"Apache (pid {parent}) sends its telemetry to {path}, where no collector listens: {there}; what it sends meanwhile is lost", None, parent, None,
+        yield Saw(f"Apache (pid {parent}) sends its telemetry to {path}, where no collector listens: {there}; what it sends meanwhile is "
+                  "lost", None, parent, None,
                   [evidence("config", f"WSGITelemetryService unix:{path}"), evidence("socket", f"{path}: {there}")],
-                  advice=f"Start the collector: modwsgi-tel serve --listen unix:{path}; Apache's user must be allowed to write to it (--socket-group).",
+                  advice=f"Start the collector: modwsgi-tel serve --listen unix:{path}; Apache's user must be allowed to write to it "
+                         "(--socket-group).",
                   same=("nothing-runs", "silent"), about=path)
 
 
@@ -216,15 +230,19 @@ def collector_late(scene):
     if not missed or uptime > scene.at - scene.since:
         return
     most = max(number for _, number in missed)
-    yield Saw(f"the collector was away, or not started, until {moment(scene.at - uptime, scene.at)} ({duration(uptime)} ago): {counted(len(missed), 'process', 'processes')} had sent up to "
-              f"{most:,} datagrams of telemetry by then, which are lost", None, None, scene.at - uptime,
-              [evidence("telemetry", f"pid {row['pid']} of {row['process_group'] or '(embedded)'}: {number:,} datagrams before the first that came") for row, number in missed[:5]],
-              advice="What was before is not in its figures. Have systemd restart the collector (Restart=always), and see its log for why it was away.", same=("losing",))
+    yield Saw(f"the collector was away, or not started, until {moment(scene.at - uptime, scene.at)} ({duration(uptime)} ago): "
+              f"{counted(len(missed), 'process', 'processes')} had sent up to {most:,} datagrams of telemetry by then, which are lost",
+              None, None, scene.at - uptime,
+              [evidence("telemetry", f"pid {row['pid']} of {row['process_group'] or '(embedded)'}: {number:,} datagrams before the first "
+                        "that came") for row, number in missed[:5]],
+              advice="What was before is not in its figures. Have systemd restart the collector (Restart=always), and see its log for why "
+                     "it was away.", same=("losing",))
 
 
 def _missed(row):
     """How many datagrams of a process were sent before the first one that came."""
-    return max((source["newest_seq"] - source["received"] - source["lost"] + source["duplicates"] for source in (row.get("sources") or {}).values()), default=0)
+    return max((source["newest_seq"] - source["received"] - source["lost"] + source["duplicates"]
+                for source in (row.get("sources") or {}).values()), default=0)
 
 
 def request_timeout(scene):
@@ -240,13 +258,16 @@ def request_timeout(scene):
         worst = max(late, key=lambda run: run.age_s)
         frame = worst.frame()
         place = None if frame is None else place_of(frame)
-        yield Saw(f"{counted(len(late), 'request')} of {process.name} {'run' if len(late) > 1 else 'runs'} into request-timeout={limit:g}: {worst.label} is {duration(worst.age_s)} old"
-                  f"{f' in {frame.function} ({short_place(frame)})' if frame else ''}; mod_wsgi ends the process {process.pid} for it{', and did so now' if ended else ''}",
+        yield Saw(f"{counted(len(late), 'request')} of {process.name} {'run' if len(late) > 1 else 'runs'} into "
+                  f"request-timeout={limit:g}: {worst.label} is {duration(worst.age_s)} old"
+                  f"{f' in {frame.function} ({short_place(frame)})' if frame else ''}; mod_wsgi ends the process {process.pid} for it"
+                  f"{', and did so now' if ended else ''}",
                   process.group, process.pid, scene.at - worst.age_s,
-                  [evidence("config", f"request-timeout={limit:g} of WSGIDaemonProcess {process.name}", process.daemon.place), stack(process, worst.last.thread, "runs too long")],
+                  [evidence("config", f"request-timeout={limit:g} of WSGIDaemonProcess {process.name}", process.daemon.place),
+                   stack(process, worst.last.thread, "runs too long")],
                   place=place, same=("restarting", "slow-requests", "stuck-request"), about="request-timeout",
-                  advice=f"See what {frame.function if frame else 'it'}{f' at {short_place(frame)}' if frame else ''} waits for. All requests of a process are cut off when it ends: raise "
-                         "request-timeout only if requests may take that long.")
+                  advice=f"See what {frame.function if frame else 'it'}{f' at {short_place(frame)}' if frame else ''} waits for. All "
+                         "requests of a process are cut off when it ends: raise request-timeout only if requests may take that long.")
 
 
 def _seconds(text):
@@ -264,7 +285,8 @@ def long_ago(scene):
             if any(each.member.parent == parent and each.group != daemon.group and not each.group for each in scene.processes):
                 continue                # some do not show their group
             if daemon.processes and 0 < len(running) < daemon.processes or daemon.processes and not running and _shown(scene, parent):
-                yield Saw(f"{len(running)} of {counted(daemon.processes, 'process', 'processes')} of {daemon.group} {'runs' if len(running) == 1 else 'run'}", daemon.group, None, None,
+                yield Saw(f"{len(running)} of {counted(daemon.processes, 'process', 'processes')} of {daemon.group} "
+                          f"{'runs' if len(running) == 1 else 'run'}", daemon.group, None, None,
                           [evidence("config", f"WSGIDaemonProcess {daemon.group} processes={daemon.processes}", daemon.place)],
                           advice="The others have ended and are not there again yet: see the error log for why.", about=daemon.group)
 

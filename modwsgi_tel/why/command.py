@@ -29,7 +29,8 @@ def why(values):
         gathering.close()
     findings, notes = judge(scene)
     if not findings and scene.telemetry is None and not any(process.looks or process.after for process in scene.processes):
-        raise TelError(next((line for line in scene.unknown if not line.startswith("no telemetry")), "no process that serves could be looked at"))
+        raise TelError(next((line for line in scene.unknown if not line.startswith("no telemetry")),
+                            "no process that serves could be looked at"))
     if values.json:
         show(printable_json(_json(scene, findings, notes)) + "\n")
     else:
@@ -73,7 +74,8 @@ def _look(values, gathering):
 
 
 def _json(scene, findings, notes):
-    return {"type": "why", "version": VERSION, "time": scene.at, "seconds": scene.seconds, "findings": findings, "notes": notes, "unknown": scene.unknown,
+    return {"type": "why", "version": VERSION, "time": scene.at, "seconds": scene.seconds, "findings": findings, "notes": notes,
+            "unknown": scene.unknown,
             "processes": [{"pid": process.pid, "group": process.group or None, "role": process.member.role, "server": process.member.server,
                            "threads": process.member.threads, "looks": len(process.looks)} for process in scene.processes]}
 

@@ -6,8 +6,8 @@ A finding is a dict:
 
 `id` is the rule's and stable; `severity` critical, warning or info; `group` and `pid` null where it is about more than one; `since`
 wall seconds, null where it is not known; `place` "file:line" of the code that it names, or null.  Each piece of evidence is a dict
-{"kind", "text", "place", "frames"}: kind stack, request, proc, log, config, socket, lock, memory, telemetry or host; frames, innermost first,
-are null but for a stack.
+{"kind", "text", "place", "frames"}: kind stack, request, proc, log, config, socket, lock, memory, telemetry or host; frames, innermost
+first, are null but for a stack.
 """
 from collections import namedtuple
 
@@ -18,14 +18,23 @@ from modwsgi_tel.why.scene import application_frame, place_of
 EVIDENCE_MOST = 12                      # pieces of one finding
 FRAMES_MOST = 60                        # of one stack
 TEXT_MOST = 600
+SHOWN = 3                               # stacks and requests as evidence
+LOOKS_LEAST = 5                         # before anything is said of how often something was so
+LONG_S, LONG_LEAST = 1.0, 2             # requests so long, so many of them
+STUCK_S = 30.0                          # one alone
 
 Rule = namedtuple("Rule", "id severity check help advice")
 Rule.__doc__ = "check(scene) yields a Saw for each thing that is wrong; help says when; advice what to do next."
 
 Saw = namedtuple("Saw", "text group pid since evidence advice severity place same about",
                  defaults=(None, None, None, (), None, None, None, (), None))
-Saw.__doc__ = """What a rule saw.  advice, severity: in place of the rule's.  place: "file:line".  same: ids of a collector's findings that are about
-the same trouble, and become evidence of this one.  about: what tells it from others of its rule and group."""
+Saw.__doc__ = """What a rule saw.  advice, severity: in place of the rule's.  place: "file:line".  same: ids of a collector's findings that
+are about the same trouble, and become evidence of this one.  about: what tells it from others of its rule and group."""
+
+
+def who(process):
+    """How a sentence calls a process."""
+    return f"pid {process.pid} of {process.name}"
 
 
 def evidence(kind, text, place=None, frames=None):

@@ -26,10 +26,12 @@ def restarting(scene):
         born = [member for member in scene.born if member.parent == parent and _group(scene, member) == group]
         if len(gone) < LOOP_LEAST and _lost(scene, group) < RESTARTED_MOST or not born:
             continue
-        why = next((event for log in scene.logs.values() for event in reversed(log.events) if event.pid in {member.pid for member in gone}), None)
-        yield Saw(f"{counted(len(gone), 'process', 'processes')} of {group or 'the server'} ended within {duration(scene.seconds)}, and {counted(len(born), 'process', 'processes')} began: it crashes or is ended "
-                  "again and again", group or None, None, None,
-                  [evidence("proc", f"ended: pid {', '.join(str(member.pid) for member in gone[:8])}; new: pid {', '.join(str(member.pid) for member in born[:8])}"),
+        pids = {member.pid for member in gone}
+        why = next((event for log in scene.logs.values() for event in reversed(log.events) if event.pid in pids), None)
+        yield Saw(f"{counted(len(gone), 'process', 'processes')} of {group or 'the server'} ended within {duration(scene.seconds)}, and "
+                  f"{counted(len(born), 'process', 'processes')} began: it crashes or is ended again and again", group or None, None, None,
+                  [evidence("proc", f"ended: pid {', '.join(str(member.pid) for member in gone[:8])}; new: pid "
+                            f"{', '.join(str(member.pid) for member in born[:8])}"),
                    *([evidence("log", f"{why.text}", why.place)] if why else [])], place=why.place if why else None,
                   same=("restarting", "vanished"), about=group)
 
@@ -58,19 +60,22 @@ def _group(scene, member):
     if len(told) == 1 and not member.group:
         return told.pop()
     gone = {each.pid for each in scene.gone}
-    if any(process.looks and not process.group and process.pid not in gone and process.member.parent == member.parent and process.member.role == member.role
-           for process in scene.processes):
+    alike = [process for process in scene.processes
+             if process.member.parent == member.parent and process.member.role == member.role]
+    if any(process.looks and not process.group and process.pid not in gone for process in alike):
         return member.group             # there are groups without a name
     shown = {each.group for each in (*scene.gone, *scene.born, *scene.members) if each.parent == member.parent and each.group}
-    shown |= {process.group for process in scene.processes if process.member.parent == member.parent and process.member.role == member.role and process.group}
+    shown |= {process.group for process in alike if process.group}
     if not shown and member.parent in scene.configs:
         shown = {daemon.group for daemon in scene.configs[member.parent].daemons}
     return member.group or (shown.pop() if len(shown) == 1 else "")
 
 
 def _is_trouble(scene, gone):
-    """Whether processes did not end because somebody wanted it so: the log tells of trouble, or one that began meanwhile ended too and neither
-    the log nor the configuration says why."""
+    """Whether processes did not end because somebody wanted it so.
+
+    The log tells of trouble, or one that began meanwhile ended too and neither the log nor the configuration says why.
+    """
     since = scene.at - scene.seconds - 1.0
     events = [event for log in scene.logs.values() for event in log.events if (event.at or 0.0) >= since]
     if any(event.severity != INFO and event.id not in _OFTEN for event in events):
@@ -125,16 +130,20 @@ def _logged(scene, kind, group, script, events):
     places = Counter()
     for event in events:
         places.update({place: number for place, number in event.places.items() if not place.startswith("<")})
-    held = [each for process in scene.processes if kind.id == "memory-error" and group in ("", process.group) for each in resources.held(process)][:HELD_SHOWN]
-    place = places.most_common(1)[0][0] if places else scene.imports.get(script) or next((each["place"] for each in held if each["place"]), None)
+    held = [each for process in scene.processes if kind.id == "memory-error" and group in ("", process.group)
+            for each in resources.held(process)][:HELD_SHOWN]
+    place = places.most_common(1)[0][0] if places else scene.imports.get(script) or next(
+        (each["place"] for each in held if each["place"]), None)
     first = min((event.first for event in events if event.first is not None), default=None)
     times = f", {counted(count, 'time')}" if count > 1 else ""
     when = "" if last.at is None else f", last at {moment(last.at, scene.at)}"
     where = f" at {place.rpartition('/')[2]}" if place else f" in {script.rpartition('/')[2]}" if script else ""
     pids = {pid for event in events for pid in event.pids}
     return Saw(f"{kind.means}: {last.text}{where}{times}{when}", group or None, pids.pop() if len(pids) == 1 else None, first,
-               [evidence("log", event.text + (f" ({counted(event.count, 'time')})" if event.count > 1 else ""), event.place or None) for event in events[-4:]] + held,
-               _advice(kind, place), CRITICAL if any(event.severity == CRITICAL for event in events) else None, place, _SAME.get(kind.id, ()),
+               [*(evidence("log", event.text + (f" ({counted(event.count, 'time')})" if event.count > 1 else ""), event.place or None)
+                  for event in events[-4:]), *held],
+               _advice(kind, place), CRITICAL if any(event.severity == CRITICAL for event in events) else None, place,
+               _SAME.get(kind.id, ()),
                about=(kind.id, place))
 
 
@@ -142,11 +151,13 @@ def _advice(kind, place):
     """What the table advises, as a sentence, with the place where that is known."""
     said = kind.advice
     if place:
-        said = re.sub(r",? at its place", f" at {place.rpartition('/')[2]}", said).replace("see its place", f"see {place.rpartition('/')[2]}")
+        last = place.rpartition("/")[2]
+        said = re.sub(r",? at its place", f" at {last}", said).replace("see its place", f"see {last}")
     return said and f"{said[0].upper()}{said[1:]}."
 
 
 # ids of kinds of lines, and of a collector's findings that are about the same
-_SAME = {"crash": ("vanished", "restarting"), "killed": ("vanished", "restarting"), "daemon-died": ("vanished", "restarting"), "request-timeout": ("restarting",),
-         "exception": ("errors",), "script-failed": ("errors",), "memory-error": ("errors", "memory-growth"), "too-many-files": ("errors", "descriptors"),
+_SAME = {"crash": ("vanished", "restarting"), "killed": ("vanished", "restarting"), "daemon-died": ("vanished", "restarting"),
+         "request-timeout": ("restarting",), "exception": ("errors",), "script-failed": ("errors",),
+         "memory-error": ("errors", "memory-growth"), "too-many-files": ("errors", "descriptors"),
          "worker-timeout": ("vanished", "restarting")}

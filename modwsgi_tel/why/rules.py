@@ -3,54 +3,71 @@ from modwsgi_tel.apache.kinds import BY_ID
 from modwsgi_tel.figures import counted, duration, percent
 from modwsgi_tel.findings import CRITICAL, INFO, SEVERITIES, WARNING
 from modwsgi_tel.stacks.model import Frame
-from modwsgi_tel.why import capacity, code, lives, resources
-from modwsgi_tel.why.judged import EVIDENCE_MOST, Rule, evidence, finding, severity_of
+from modwsgi_tel.why import capacity, gil, lives, locking, resources, waiting
+from modwsgi_tel.why.judged import EVIDENCE_MOST, LONG_LEAST, LONG_S, STUCK_S, Rule, evidence, finding, severity_of
 from modwsgi_tel.why.mistakes import mistake
 from modwsgi_tel.why.scene import application_frame, place_of
 
 FINDINGS_MOST = 50
 
 RULES = (
-    Rule("gil-held", CRITICAL, code.gil_held,
-         "One thread has the GIL at nearly every look, at one and the same line, while it uses CPU and no other thread makes progress.", ""),
-    Rule("deadlock", CRITICAL, code.deadlock,
+    Rule("gil-held", CRITICAL, gil.held,
+         "One thread has the GIL at nearly every look, at one and the same line, while it uses CPU and no other thread makes progress.",
+         ""),
+    Rule("deadlock", CRITICAL, locking.deadlock,
          "Threads wait for locks in a ring, each for one that the next one has.",
          "Take these locks in one order everywhere, or use one lock; only a restart of the process frees these threads now."),
     Rule("crash-loop", CRITICAL, lives.restarting, "Processes of a group ended, and others began, while it looked.",
          "See in the error log what ended them: a signal, os._exit, a limit, request-timeout; a failed import ends each new one too."),
-    Rule("request-timeout", CRITICAL, capacity.request_timeout, "A request is about to run, or has run, into request-timeout of WSGIDaemonProcess.", ""),
+    Rule("request-timeout", CRITICAL, capacity.request_timeout,
+         "A request is about to run, or has run, into request-timeout of WSGIDaemonProcess.", ""),
     Rule("memory-limit", CRITICAL, resources.memory_limit, "A process uses nine tenths of what it may have.",
-         "Bound what grows, which the evidence names where it is known; a higher limit (virtual-memory-limit, memory-limit of WSGIDaemonProcess, MemoryMax=) only buys time."),
+         "Bound what grows, which the evidence names where it is known; a higher limit (virtual-memory-limit, memory-limit of "
+         "WSGIDaemonProcess, MemoryMax=) only buys time."),
     Rule("out-of-memory", CRITICAL, resources.out_of_memory, "The kernel's log tells of the OOM killer.",
          "See who takes the memory (modwsgi-tel inspect PID), and give the server a limit of its own so that the right process is ended."),
-    Rule("disk-full", CRITICAL, resources.disk_full, "A file system has next to no room.", "Make room: df -h, df -i, and deleted files that are still open (modwsgi-tel inspect PID)."),
-    Rule("backend", WARNING, code.waiting(("socket",)), f"{code.LONG_LEAST} or more requests of {duration(code.LONG_S)} or longer wait for the same other end of a connection.", ""),
-    Rule("lock", WARNING, code.lock, f"{code.LONG_LEAST} or more requests wait for one lock.",
+    Rule("disk-full", CRITICAL, resources.disk_full, "A file system has next to no room.",
+         "Make room: df -h, df -i, and deleted files that are still open (modwsgi-tel inspect PID)."),
+    Rule("backend", WARNING, waiting.of(("socket",)),
+         f"{LONG_LEAST} or more requests of {duration(LONG_S)} or longer wait for the same other end of a connection.", ""),
+    Rule("lock", WARNING, locking.lock, f"{LONG_LEAST} or more requests wait for one lock.",
          "Hold that lock for less time: nothing that waits (a backend, a file, sleep) belongs inside of it."),
-    Rule("gil-contention", WARNING, code.gil_contention, "A process uses a core, and threads in it want the GIL.", ""),
-    Rule("gc-storm", WARNING, code.collecting, f"Garbage is being collected at {percent(code.COLLECTING_SHARE)} of the looks or more.",
+    Rule("gil-contention", WARNING, gil.contention, "A process uses a core, and threads in it want the GIL.", ""),
+    Rule("gc-storm", WARNING, gil.collecting, f"Garbage is being collected at {percent(gil.COLLECTING_SHARE)} of the looks or more.",
          "Remove calls of gc.collect() from requests; else gc.freeze() after loading, and a higher gc.set_threshold()."),
-    Rule("slow-path", WARNING, code.waiting(code.OTHER_WAITS),
-         f"{code.LONG_LEAST} or more requests of {duration(code.LONG_S)} or longer are at the same place, or one for {duration(code.STUCK_S)}.", ""),
-    Rule("slow-response", WARNING, code.waiting(("socket", *code.OTHER_WAITS), bodies=True),
-         f"{code.LONG_LEAST} or more responses are being written for {duration(code.LONG_S)} or longer by a generator that waits between its pieces.", ""),
-    Rule("slow-clients", WARNING, code.waiting(("client",)), f"{code.LONG_LEAST} or more requests of {duration(code.LONG_S)} or longer wait for the rest of what their client sends.", ""),
+    Rule("slow-path", WARNING, waiting.of(waiting.OTHER_WAITS),
+         f"{LONG_LEAST} or more requests of {duration(LONG_S)} or longer are at the same place, or one for {duration(STUCK_S)}.", ""),
+    Rule("slow-response", WARNING, waiting.of(("socket", *waiting.OTHER_WAITS), bodies=True),
+         f"{LONG_LEAST} or more responses are being written for {duration(LONG_S)} or longer by a generator that waits between its "
+         "pieces.", ""),
+    Rule("slow-clients", WARNING, waiting.of(("client",)),
+         f"{LONG_LEAST} or more requests of {duration(LONG_S)} or longer wait for the rest of what their client sends.", ""),
     Rule("slow-clients", WARNING, capacity.slow_clients, "Half of a group's threads wait to hand their response on.",
-         "Let something in front buffer the responses (a proxy, a larger response-buffer-size), and bound it with response-socket-timeout."),
+         "Let something in front buffer the responses (a proxy, a larger response-buffer-size), and bound it with "
+         "response-socket-timeout."),
     Rule("capacity", CRITICAL, capacity.capacity,
-         "All threads of a group serve at most looks, and requests wait for one: in the socket's queue, or as the requests themselves tell.", ""),
+         "All threads of a group serve at most looks, and requests wait for one: in the socket's queue, or as the requests themselves "
+         "tell.", ""),
     Rule("memory-growth", WARNING, resources.memory_growth, "The memory of a process grows, and with it a container of its modules.", ""),
-    Rule("descriptors", WARNING, resources.descriptors, f"A process has {percent(resources.FILES_SHARE)} of its descriptors open, or ever more of the same.", ""),
-    Rule("threads", WARNING, resources.threads, f"A process has {resources.THREADS_GROWN} more threads at the end of the look than at its beginning.", ""),
-    Rule("zombies", WARNING, resources.zombies, f"A process has {resources.ZOMBIES_LEAST} or more children that have ended and that it has not waited for.", ""),
-    Rule("stopped", CRITICAL, resources.state, "A process is stopped, or hangs in the kernel.", "See which disk or network file system it waits for (modwsgi-tel inspect PID)."),
+    Rule("descriptors", WARNING, resources.descriptors,
+         f"A process has {percent(resources.FILES_SHARE)} of its descriptors open, or ever more of the same.", ""),
+    Rule("threads", WARNING, resources.threads,
+         f"A process has {resources.THREADS_GROWN} more threads at the end of the look than at its beginning.", ""),
+    Rule("zombies", WARNING, resources.zombies,
+         f"A process has {resources.ZOMBIES_LEAST} or more children that have ended and that it has not waited for.", ""),
+    Rule("stopped", CRITICAL, resources.state, "A process is stopped, or hangs in the kernel.",
+         "See which disk or network file system it waits for (modwsgi-tel inspect PID)."),
     Rule("fewer-processes", WARNING, capacity.long_ago, "Fewer daemons run than the configuration says.", ""),
     Rule("collector-away", WARNING, capacity.collector_away, "Apache sends telemetry to a socket on which nobody listens.", ""),
     Rule("collector-late", WARNING, capacity.collector_late, "Processes had sent telemetry before the collector was there.", ""),
-    Rule("neighbour", WARNING, resources.neighbour, "The cores are busy with other processes.", "Stop or renice what takes them (CPUWeight=, nice); this server's own code is not the cause."),
-    Rule("throttled", WARNING, resources.throttled, "A cgroup's CPU quota holds its processes back.", "Raise CPUQuota= (or the container's limit)."),
-    Rule("steal", WARNING, resources.stolen, f"{percent(resources.STEAL_SHARE)} of the CPU time or more is stolen.", "Ask who runs the host, or take a larger machine."),
-    Rule("pressure", WARNING, resources.pressed, "The kernel says that work waits for memory or I/O (PSI).", "See the neighbours named; add memory, or move what writes elsewhere."),
+    Rule("neighbour", WARNING, resources.neighbour, "The cores are busy with other processes.",
+         "Stop or renice what takes them (CPUWeight=, nice); this server's own code is not the cause."),
+    Rule("throttled", WARNING, resources.throttled, "A cgroup's CPU quota holds its processes back.",
+         "Raise CPUQuota= (or the container's limit)."),
+    Rule("steal", WARNING, resources.stolen, f"{percent(resources.STEAL_SHARE)} of the CPU time or more is stolen.",
+         "Ask who runs the host, or take a larger machine."),
+    Rule("pressure", WARNING, resources.pressed, "The kernel says that work waits for memory or I/O (PSI).",
+         "See the neighbours named; add memory, or move what writes elsewhere."),
     Rule("log", WARNING, lives.logged(BY_ID), "The error log tells of it; see the table of its kinds.", ""),
 )
 _ORDER = {rule.id: place for place, rule in enumerate(RULES)}
@@ -132,7 +149,8 @@ def _raise_causes(found):
     """What all threads of a group wait for is as severe as that, and comes before it."""
     for full, saw in found:
         for other, _ in found if full["id"] == "capacity" and saw.about == capacity.OUTSIDE else ():
-            if other["id"] in _CAUSES and other["group"] == full["group"] and full["place"] in (other["place"], *(told["place"] for told in other["evidence"])):
+            if other["id"] in _CAUSES and other["group"] == full["group"] and full["place"] in (
+                    other["place"], *(told["place"] for told in other["evidence"])):
                 other["severity"] = CRITICAL
 
 
@@ -166,7 +184,8 @@ def _join(scene, found, notes):
     for each in told.findings if told is not None else ():
         if each["severity"] not in SEVERITIES or scene.group and each["process_group"] not in (None, scene.group):
             continue
-        alike = [own for own, saw in ours if each["id"] in saw.same and (each["process_group"] in (None, own["group"]) or own["group"] is None)]
+        alike = [own for own, saw in ours
+                 if each["id"] in saw.same and (each["process_group"] in (None, own["group"]) or own["group"] is None)]
         if alike:
             alike[0]["evidence"].append(evidence("telemetry", each["text"]))
             if each["since"] is not None and (alike[0]["since"] is None or each["since"] < alike[0]["since"]):
@@ -179,16 +198,19 @@ def _join(scene, found, notes):
         more += _of_phases(told, each)
         place = next((one["place"] for one in more if one["place"]), None)
         text = each["text"] + (f"; most often at {place.rpartition('/')[2]}" if place else "")
-        own = {"id": each["id"], "severity": each["severity"], "group": each["process_group"], "pid": each["pid"], "since": each["since"], "text": text,
-               "evidence": [evidence("telemetry", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each["figures"].items() if value is not None)), *more],
+        own = {"id": each["id"], "severity": each["severity"], "group": each["process_group"], "pid": each["pid"], "since": each["since"],
+               "text": text,
+               "evidence": [evidence("telemetry", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each["figures"].items()
+                                                            if value is not None)), *more],
                "advice": each["advice"], "place": place}
         found.append((own, None))
 
 
 def _computes(scene, group):
     """Whether processes of a group use so much of a core that their GIL may be what is waited for; so where none was looked at."""
-    cores = [process.rates["cpu"] for process in scene.processes if group in (None, process.group) and process.rates and process.rates.get("cpu") is not None]
-    return not cores or max(cores) >= code.BUSY_CORES_LEAST
+    cores = [process.rates["cpu"] for process in scene.processes
+             if group in (None, process.group) and process.rates and process.rates.get("cpu") is not None]
+    return not cores or max(cores) >= gil.BUSY_CORES_LEAST
 
 
 def _of_slow(told, each):
@@ -198,7 +220,8 @@ def _of_slow(told, each):
     for entry in entries:
         path = (entry.get("script_name") or "") + (entry.get("path_info") or "")
         paths.setdefault(path or "(no path)", []).append(entry)
-    out = [evidence("request", f"{counted(len(rows), 'slow request')} of {path}, the longest {duration(max(row['age_s'] or 0 for row in rows))}")
+    out = [evidence("request", f"{counted(len(rows), 'slow request')} of {path}, the longest "
+                    f"{duration(max(row['age_s'] or 0 for row in rows))}")
            for path, rows in sorted(paths.items(), key=lambda item: -len(item[1]))[:3]]
     for entry in sorted(entries, key=lambda entry: -(entry["age_s"] or 0)):
         frames = ((entry.get("stack") or {}).get("thread") or {}).get("frames") or (entry.get("stack") or {}).get("frames")
@@ -224,6 +247,7 @@ def _of_phases(told, each):
     phases = {name: phase for name, phase in (window or {}).get("phases", {}).items() if phase and phase.get("mean")}
     if not phases:
         return []
-    shown = ", ".join(f"{name} {duration(phase['mean'])} (p95 {duration(phase['p95'])})" if phase.get("p95") is not None else f"{name} {duration(phase['mean'])}"
+    shown = ", ".join(f"{name} {duration(phase['mean'])} (p95 {duration(phase['p95'])})" if phase.get("p95") is not None else
+                      f"{name} {duration(phase['mean'])}"
                       for name, phase in sorted(phases.items(), key=lambda item: -item[1]["mean"])[:4])
     return [evidence("telemetry", f"mean times in the last minute: {shown}")]

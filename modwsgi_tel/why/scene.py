@@ -12,17 +12,17 @@ SWITCHES_MOST = 4                       # of a thread between two looks: a whole
 SAME_START_S = 0.001                    # two requests of one thread do not begin closer together
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[.\d]*/|/lib/pypy3[.\d]*/|^<frozen|\.zip/|^<string>$")
 _SERVER = re.compile(r"/(gunicorn|waitress|cheroot|uvicorn|wsgiref)/|/(socketserver|http/server)\.py$")
-WSGI_SOCKET = re.compile(r"wsgi\.(\d+)\.\d+\.(\d+)\.sock$")      # of a daemon group: Apache's pid, a generation, its place in the configuration
 _PACKAGES = re.compile(r"/(site|dist)-packages/")
 _BOOTSTRAP = ("_bootstrap", "Thread._bootstrap")
 _SERVERS = ("/gunicorn/workers/", "/waitress/task.py", "/wsgiref/handlers.py", "/wsgiref/simple_server.py", "/cheroot/", "/uvicorn/")
 
-Scene = namedtuple("Scene", "at seconds since processes parents members host logs configs listeners telemetry kernel looked gone born unknown root group imports collectors alone",
-                   defaults=(False,))
+Scene = namedtuple("Scene", "at seconds since processes parents members host logs configs listeners telemetry kernel looked gone born "
+                   "unknown root group imports collectors alone", defaults=(False,))
 Scene.__doc__ = """What was seen.
 
 at: wall seconds of the end.  seconds: how long it was looked at.  since: wall, from when on logs count.  processes: [Process].
-parents: [Member] of Apache's, gunicorn's and uWSGI's parents.  members: of all.  host: as proc.host.between.  logs: {parent's pid: logfiles' Reading}.
+parents: [Member] of Apache's, gunicorn's and uWSGI's parents.  members: of all.  host: as proc.host.between.
+logs: {parent's pid: logfiles' Reading}.
 configs: {parent's pid: apache.config.Config}.  listeners: [[Socket] at each look] of listening unix sockets.
 telemetry: what a collector says, or None.  kernel: events of the kernel's log.  looked: how many looks were taken.
 gone, born: [Member] that ended or began meanwhile.  unknown: [one line each] of what could not be looked at.
@@ -31,8 +31,8 @@ imports: {a script that could not be loaded: "file:line" of the import that fail
 collectors: [Member] of modwsgi-tel's own.  alone: whether one process was asked for, so that the others of its group are not here."""
 
 Look = namedtuple("Look", "at stacks waits switches writers wanting", defaults=((), None))
-Look.__doc__ = """One look at a process: monotonic seconds, its Stacks, {tid: what its system call waits for} and {tid: voluntary switches} of the
-threads that served something.  writers: {tid: wait} of mod_wsgi's threads that hand a response on, outside of any Python frame.
+Look.__doc__ = """One look at a process: monotonic seconds, its Stacks, {tid: what its system call waits for} and {tid: voluntary switches}
+of the threads that served something.  writers: {tid: wait} of mod_wsgi's threads that hand a response on, outside of any Python frame.
 wanting: the ids of all threads that wait for the GIL, also of those without frames; None where that cannot be told."""
 
 Sample = namedtuple("Sample", "place at thread frame wait switches")
@@ -64,11 +64,11 @@ class Process:
 
     @property
     def group(self):
-        """The group that a request tells, before what the title shows."""
-        for look in self.looks:
-            for thread in look.stacks.threads:
-                if thread.request is not None and getattr(thread.request, "process_group", None):
-                    return thread.request.process_group
+        """The group that most requests tell (one may be read while it changes), before what the title shows."""
+        told = Counter(thread.request.process_group for look in self.looks for thread in look.stacks.threads
+                       if thread.request is not None and thread.request.process_group)
+        if told:
+            return told.most_common(1)[0][0]
         return self.member.group or (self.daemon.group if self.daemon is not None else "")
 
     @property
@@ -225,7 +225,8 @@ def serves(thread, server):
     outermost = thread.frames[-1]
     if server == "apache":
         # threading's: a thread of its own, or the main one that waits for these at the process's end
-        return not outermost.file.endswith("/threading.py") and outermost.function not in _BOOTSTRAP and not outermost.file.startswith("<frozen importlib")
+        return (not outermost.file.endswith("/threading.py") and outermost.function not in _BOOTSTRAP
+                and not outermost.file.startswith("<frozen importlib"))
     if thread.request is not None:
         return True
     return any(part in frame.file for frame in thread.frames for part in _SERVERS) and not _is_waiting_server(thread)
@@ -243,7 +244,10 @@ def _is_waiting_server(thread):
 
 
 def is_server_at_work(frames):
-    """Whether a stack is a Python server's own: it takes connections, parses requests or hands them to its threads, and nothing of the application is in it."""
+    """Whether a stack is a Python server's own: it takes connections, parses requests or hands them to its threads.
+
+    Nothing of the application is in it.
+    """
     return all(is_library(frame.file) for frame in frames) and any(_SERVER.search(frame.file) for frame in frames)
 
 
@@ -258,7 +262,8 @@ def wants_gil(thread, look):
     if look.wanting is not None:
         return thread.tid in look.wanting
     wait = (thread.wait or "").partition(" ")[0]
-    return bool(thread.frames) and thread.state == WAITING and not thread.owns_gil and not thread.idle and wait == "futex" and is_whole(thread)
+    return (bool(thread.frames) and thread.state == WAITING and not thread.owns_gil and not thread.idle and wait == "futex"
+            and is_whole(thread))
 
 
 def place_of(frame):

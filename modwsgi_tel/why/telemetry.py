@@ -12,8 +12,8 @@ SLOW_MOST, PIVOTS_MOST, EXCEPTIONS_MOST, PROCESSES_MOST = 50, 10, 10, 200
 Telemetry = namedtuple("Telemetry", "where summary groups findings slow pivots exceptions events processes")
 Telemetry.__doc__ = """The answers of a collector, for the groups that are meant: JSON as its routes give it.
 
-groups: {process group: row of the summary}.  findings: those of its rules.  slow: entries of slow requests, the newest first.  pivots: rows.
-exceptions: rows.  events: lifecycle events, the oldest first.  processes: rows of them."""
+groups: {process group: row of the summary}.  findings: those of its rules.  slow: entries of slow requests, the newest first.
+pivots: rows.  exceptions: rows.  events: lifecycle events, the oldest first.  processes: rows of them."""
 
 
 def ask(values, say):

@@ -48,8 +48,8 @@ def _head(scene, findings, width):
         name = "Apache's own" if process.member.role == CHILD and not process.looks else process.name
         servers.setdefault((process.member.server, name), []).append(process)
     threads = sum(process.member.threads for process in scene.processes)
-    looked = (f"looked for {duration(scene.seconds)} at {counted(len(scene.processes), 'process', 'processes')} with {counted(threads, 'thread')}"
-              f"{', as a user who may not see all' if not scene.root else ''}")
+    looked = (f"looked for {duration(scene.seconds)} at {counted(len(scene.processes), 'process', 'processes')} with "
+              f"{counted(threads, 'thread')}{', as a user who may not see all' if not scene.root else ''}")
     when = time.strftime("%H:%M:%S", time.localtime(scene.at))
     if findings:
         said = f"{counted(len(findings), 'finding')} on {os.uname().nodename}, {when}; {looked}"
@@ -83,8 +83,11 @@ def _stack(frames, width):
     frames = [Frame(each["function"], each["file"], each["line"], each.get("interpreter", 0)) for each in frames][::-1]
     rows = []
     for index, count, rounds in folded(frames):
-        rows.append((frames[index], f"      {frames[index].function}  {frames[index].file}:{'?' if frames[index].line is None else frames[index].line}") if index is not None
-                    else (None, f"      [{counted(count, 'call')} again, {rounds:,} times]"))
+        if index is None:
+            rows.append((None, f"      [{counted(count, 'call')} again, {rounds:,} times]"))
+        else:
+            frame = frames[index]
+            rows.append((frame, f"      {frame.function}  {frame.file}:{'?' if frame.line is None else frame.line}"))
     if len(rows) > FRAMES_SHOWN:
         own = [row for row in rows if row[0] is not None and not is_library(row[0].file)]
         kept = set(map(id, own[-FRAMES_SHOWN + 2:])) | set(map(id, rows[-2:]))
