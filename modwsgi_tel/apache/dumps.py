@@ -43,7 +43,7 @@ def refusal(pid, program, parser, root="/proc"):
     try:
         if link is None or link.endswith(" (deleted)") or not os.path.samestat(os.stat(link), running):
             return "its program was replaced since it started, or lies in a container"
-        if not os.path.samestat(os.stat(f"{root}/{pid}/root/"), os.stat("/")):
+        if not os.path.samestat(os.stat(f"{root}/{pid}/root"), os.stat("/")):
             return "it lives in another root, or in a container"
     except OSError:
         return "its program is not here: it may live in a container"
