@@ -139,7 +139,7 @@ def a_finding(id="slow-requests", **more):
 
 def telemetry(*findings, **more):
     return Telemetry(**{"where": "http://127.0.0.1:8888", "summary": {"collector": {"uptime_s": 86400.0}}, "groups": {}, "findings": list(findings),
-                        "slow": [], "pivots": [], "exceptions": [], "events": [], "processes": [], **more})
+                        "slow": [], "pivots": [], "exceptions": [], "events": [], "processes": [], "booted": WALL - 86400.0, **more})
 
 
 def a_scene(*processes, **more):

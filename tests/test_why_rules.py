@@ -147,8 +147,10 @@ def states(before, after):
     return a_scene(a_process(before=usage(state=before), after=usage(state=after)))
 
 
-def collector_late(newest, uptime_s=30.0):
-    row = {"pid": 101, "process_group": "shop", "sources": {"1": {"newest_seq": newest, "received": 10, "lost": 0, "duplicates": 0}}}
+def collector_late(newest, uptime_s=30.0, lived_s=5.1):
+    """A process that had lived so long when the collector began, a day after the machine."""
+    ticks = None if lived_s is None else int((86400.0 - uptime_s - lived_s) * os.sysconf("SC_CLK_TCK"))
+    row = {"pid": 101, "process_group": "shop", "start_ticks": ticks, "sources": {"1": {"newest_seq": newest, "received": 10, "lost": 0, "duplicates": 0}}}
     return a_scene(telemetry=telemetry(summary={"collector": {"uptime_s": uptime_s}}, processes=[row]))
 
 
@@ -231,7 +233,7 @@ SILENT = {
     "stopped": [states("S", "D"), states("D", "S")],
     "fewer-processes": [a_scene(configs={100: a_config(a_daemon(processes=1))}), a_scene(configs={100: a_config(a_daemon(processes=2))}, alone=True)],
     "collector-away": [a_scene(configs={100: a_config()})],
-    "collector-late": [collector_late(17), collector_late(40, uptime_s=3600.0)],
+    "collector-late": [collector_late(17), collector_late(40, uptime_s=3600.0), collector_late(40, lived_s=4.9)],
     "neighbour": [neighbours(busy=0.89), neighbours(cores=0.1), neighbours(client=True)],
     "throttled": [throttled(9), throttled(40, cpu=0.2)],
     "steal": [a_scene(host=a_host(steal=0.09))],
@@ -802,6 +804,10 @@ def test_a_collector_that_listens_is_not_away():
 def test_a_socket_path_that_cannot_be_one_is_no_collector():
     scene = a_scene(configs={100: a_config(telemetry={"socket": "unix:/" + "x" * 300, "interval": 1.0, "slow": None})})
     assert judge(scene) == ([], []) and scene.unknown == []
+
+
+def test_where_the_start_of_a_process_is_not_known_what_it_has_sent_counts():
+    assert [each["id"] for each in judge(collector_late(40, lived_s=None))[0]] == ["collector-late"]
 
 
 # --- restarts, and what a collector alone says of the GIL ------------------------------------------

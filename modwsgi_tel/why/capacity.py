@@ -13,10 +13,12 @@ from modwsgi_tel.why.waiting import SAID, waits_for
 FULL_SHARE = 0.7                        # looks at which all threads of a group serve
 QUEUE_SHARE = 0.5                       # looks at which connections wait
 QUEUED_S, QUEUED_LEAST = 0.5, 3         # requests that waited so long before a thread had them
-MISSED_LEAST = 8                        # datagrams
+MISSED_LEAST, MISSED_S = 8, 5.0         # datagrams; that their process had lived by then
+INFINITE = float("inf")
 COMPUTES_CORES, COMPUTES_CORES_LEAST = 0.75, 0.2        # of each of a group's processes: used or waited for; used
 COMPUTES_SHARE = 0.5                    # of what they run, in one function
 ONE_CAUSE = 0.6                         # busy threads that one thing explains
+_TICKS = os.sysconf("SC_CLK_TCK")
 _OUTSIDE = ("socket", "client", "lock", "child", "file lock", "pipe", "disk", "queue", "event", "join", "condition", "gil")
 OUTSIDE = "outside"                     # what a finding is about where its threads wait for one of these
 _ONE_FOR_ALL = ("socket", "client", "lock", "queue", "event", "condition")      # of these what is waited for tells more than where
@@ -226,7 +228,8 @@ def collector_late(scene):
         return
     uptime = (told.summary["collector"].get("uptime_s") or 0.0)
     missed = [(row, _missed(row)) for row in told.processes]
-    missed = [(row, number) for row, number in missed if number >= MISSED_LEAST]
+    # one that is started soon after Apache has missed what is sent at a start: that is no trouble
+    missed = [(row, number) for row, number in missed if number >= MISSED_LEAST and _lived_s(told, row, scene.at - uptime) >= MISSED_S]
     if not missed or uptime > scene.at - scene.since:
         return
     most = max(number for _, number in missed)
@@ -237,6 +240,12 @@ def collector_late(scene):
                         "that came") for row, number in missed[:5]],
               advice="What was before is not in its figures. Have systemd restart the collector (Restart=always), and see its log for why "
                      "it was away.", same=("losing",))
+
+
+def _lived_s(told, row, until):
+    """For how long a process had lived by then; without end where its start is not known."""
+    ticks = row.get("start_ticks")
+    return INFINITE if ticks is None else until - told.booted - ticks / _TICKS
 
 
 def _missed(row):

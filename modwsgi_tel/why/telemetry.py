@@ -1,4 +1,5 @@
 """What a running collector says, where there is one: nothing here needs it."""
+import time
 from collections import namedtuple
 from urllib.parse import quote
 
@@ -9,11 +10,12 @@ from modwsgi_tel.report.client import fetch, is_summary, where_of
 ANSWERS_S = 3.0                         # in which a collector that lives has answered
 SLOW_MOST, PIVOTS_MOST, EXCEPTIONS_MOST, PROCESSES_MOST = 50, 10, 10, 200
 
-Telemetry = namedtuple("Telemetry", "where summary groups findings slow pivots exceptions events processes")
+Telemetry = namedtuple("Telemetry", "where summary groups findings slow pivots exceptions events processes booted")
 Telemetry.__doc__ = """The answers of a collector, for the groups that are meant: JSON as its routes give it.
 
 groups: {process group: row of the summary}.  findings: those of its rules.  slow: entries of slow requests, the newest first.
-pivots: rows.  exceptions: rows.  events: lifecycle events, the oldest first.  processes: rows of them."""
+pivots: rows.  exceptions: rows.  events: lifecycle events, the oldest first.  processes: rows of them.
+booted: wall seconds of this machine's start, from which their start_ticks count."""
 
 
 def ask(values, say):
@@ -59,7 +61,8 @@ def _told(values, where, got, say):
         findings = [each for each in findings if each["pid"] in (None, values.pid)]
     return Telemetry(where, summary, {row["process_group"]: row for row in wanted}, findings, slow,
                      parts["slow_requests"].get("pivots", []), parts["exceptions"].get("exceptions", []),
-                     parts["lifecycle_events"].get("lifecycle_events", []), parts["processes"].get("processes", []))
+                     parts["lifecycle_events"].get("lifecycle_events", []), parts["processes"].get("processes", []),
+                     time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def listens(path):
