@@ -35,6 +35,22 @@ def wait_until(check, timeout, what, pause=0.02):
         time.sleep(pause)
 
 
+def is_at_rest(pid):
+    """Whether all threads of a process sleep.
+
+    Apache 2.4's event MPM dies at its end, now and then, of a worker that has just closed a connection (in close_worker_sockets, with no
+    Python in it): who looks for crashes lets it come to rest first.
+    """
+    states = set()
+    try:
+        for tid in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/stat" % (pid, tid), "rb") as file:
+                states.add(file.read().rpartition(b")")[2].split()[0])
+    except OSError:
+        return False                    # one has just ended
+    return states == {b"S"}
+
+
 @contextlib.contextmanager
 def short_folder(mode=OPEN):
     """A fresh folder with a path short enough for a socket (107 bytes), searchable by all; removed at the end."""

@@ -16,8 +16,6 @@ import pytest
 import apache
 import running
 import wsgiservers
-from modwsgi_tel.proc.procfs import parse_stat_line, read
-from modwsgi_tel.proc.threads import tids
 from modwsgi_tel.wire.codec import decode
 from modwsgi_tel.wire.fields import AGENT_FLAG, CODE_LOCATIONS, LONG_REQUEST, REQUEST_STACK
 
@@ -497,18 +495,6 @@ def test_where_mod_wsgi_does_not_report_the_agents_do_and_count_right(pyz, expre
             assert {row["life"] for row in collector.json("/api/processes")["processes"]} == {"running"}
 
 
-def is_at_rest(process):
-    """Whether all threads of a process sleep.
-
-    Apache 2.4's event MPM dies at its end, now and then, of a worker that has just closed a connection (in close_worker_sockets, with no
-    Python in it).
-    """
-    try:
-        return {parse_stat_line(read(f"/proc/{process}/task/{tid}/stat", 4096)).state for tid in tids(process)} == {"S"}
-    except (OSError, ValueError):
-        return False                    # one has just ended
-
-
 def test_embedded_it_works_without_a_signal(pyz, express):
     with collecting() as collector:
         with apache.Sites(express, app=HELD, head=install(pyz), threads=8, embedded=True, socket=collector.socket,
@@ -523,7 +509,7 @@ def test_embedded_it_works_without_a_signal(pyz, express):
             done = run("stacks", str(process), "--agent")
             assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("in sleeps\n") == 2
             assert client.wait() == [200, 200]
-            running.wait_until(lambda: is_at_rest(process), 5, "its threads do not come to rest")
+            running.wait_until(lambda: running.is_at_rest(process), 5, "its threads do not come to rest")
             assert server.stop() == 0
             assert not CRASHES.search(server.log(1 << 20)), server.log()
 

@@ -523,6 +523,7 @@ def test_a_server_ends_as_it_does_without_the_agent(name, sources, collecting):
             load.start("/slow?0.3")             # a long one: the watchdog, the sockets, everything is in use
             load.wait()
             pids = server.pids()
+            running.wait_until(lambda: all(running.is_at_rest(pid) for pid in pids), 5, "its threads do not come to rest")
             began = time.monotonic()
             status = ended(server, number)
             took_s = time.monotonic() - began

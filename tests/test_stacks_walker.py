@@ -5,6 +5,7 @@ import struct
 import pytest
 
 import images
+from modwsgi_tel.errors import TelError
 from modwsgi_tel.stacks.memory import Limited, Unreadable
 from modwsgi_tel.stacks.model import MOVING, Frame
 from modwsgi_tel.stacks.objects import Objects
@@ -132,6 +133,12 @@ def test_a_thread_s_frames_are_read_innermost_first():
     process = Process((3, 9))
     process.heap_stack()
     assert process.look() == (frames(2, 1, 0), None)
+
+
+def test_a_python_that_tells_a_frame_s_fields_in_another_order_is_refused_in_one_line():
+    memory, layout = Limited(Process().memory), LAYOUTS[3, 11]._replace(frame_code=200)
+    with pytest.raises(TelError, match="in another order"):
+        Walker(memory, Runtime(RUNTIME, "3.11.7", layout, "/lib/libpython3.11.so"), Objects(memory, layout))
 
 
 def test_a_thread_without_frames_is_whole():

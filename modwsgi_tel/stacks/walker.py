@@ -7,6 +7,7 @@ should be: what is wrong is `moving` or `cut`, never a plausible half.
 import struct
 from collections import namedtuple
 
+from modwsgi_tel.errors import TelError
 from modwsgi_tel.stacks import lines
 from modwsgi_tel.stacks.memory import Exhausted, Unreadable
 from modwsgi_tel.stacks.model import MOVING, Frame
@@ -595,7 +596,8 @@ class Walker:
 def _parser(layout):
     """A function of (bytes, place): (code, back, instruction, stack, entry, owner) of the frame there.
 
-    Raises ValueError when they do not follow one another in this order, as they do in every version that is known.
+    Raises TelError when they do not follow one another in this order, as they do in every version that is known: what a process tells
+    of itself may be anything.
     """
     entry = layout.frame_owner - 1 if layout.frame_entry is None else layout.frame_entry       # before an owner is no other field
     form, at = "<", 0
@@ -604,7 +606,7 @@ def _parser(layout):
         form += "x" * (offset - at) + kind
         at = struct.calcsize(form)
         if at - struct.calcsize(kind) != offset:
-            raise ValueError("a frame's fields are in another order")
+            raise TelError("the offsets that this Python tells make no sense (a frame's fields are in another order)")
     return struct.Struct(form).unpack_from
 
 
