@@ -15,7 +15,7 @@ class Node:
 
 def rings():
     node = None
-    for _ in range(400):
+    for _ in range(4000):
         node = Node(node)
 
 
