@@ -180,15 +180,6 @@ class Run:
         frames = Counter(sample.frame for sample in self.samples if sample.frame is not None)
         return frames.most_common(1)[0][0] if frames else None
 
-    def stays(self):
-        """The part of its samples at which it was at that frame."""
-        frame = self.frame()
-        return sum(sample.frame == frame for sample in self.samples) / len(self.samples) if frame else 0.0
-
-    def cpu(self):
-        """The part of its samples at which the thread ran."""
-        return sum(sample.thread.state == RUNNING for sample in self.samples) / len(self.samples)
-
 
 def _few(before, now):
     """Whether a thread has slept so seldom between two looks that it has not ended one request and begun another."""
