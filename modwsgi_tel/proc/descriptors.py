@@ -8,10 +8,10 @@ import os
 import re
 
 from modwsgi_tel.proc import links, procfs, sockets
+from modwsgi_tel.proc.details import count_files
 from modwsgi_tel.proc.parts import Parts
 
 MOST = 10_000                           # descriptors of one look
-_COUNTED_MOST = 100_000                 # names of a folder that are counted, on a kernel that does not tell their number
 _INFOS_MOST = 2_000                     # files of which position and mode are asked for
 _SAME_MOST = 50                         # groups of what is open several times
 _DIRECTORY = {"x86_64": 0o200000, "aarch64": 0o40000}.get(os.uname().machine, 0)    # O_DIRECTORY
@@ -59,25 +59,16 @@ def look(pid, most=MOST, root="/proc"):
 def count(pid, root="/proc"):
     """How many descriptors a process has open; None where that may not be known."""
     try:
-        return _count(f"{root}/{pid}/fd")
+        return count_files(f"{root}/{pid}/fd")
     except OSError:
         return None
-
-
-def _count(folder):
-    """Since Linux 6.2 the folder's size is their number, which everybody may know.  Raises OSError."""
-    told = os.stat(folder).st_size
-    if told:
-        return told
-    with os.scandir(folder) as entries:
-        return sum(1 for _ in itertools.islice(entries, _COUNTED_MOST))
 
 
 def _names(folder, most):
     """([fd as text] by number, how many there are).  Raises OSError."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in itertools.islice(entries, most)]
-    total = len(names) if len(names) < most else max(_count(folder), most)
+    total = len(names) if len(names) < most else max(count_files(folder), most)
     return sorted((name for name in names if name.isdecimal()), key=int), total
 
 
