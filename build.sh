@@ -128,12 +128,12 @@ import hashlib, io, os, shutil, sys, zipfile
 
 
 def stage(package, into):
-    """Copy what belongs into the archive: *.py, and whatever lies in a folder named static."""
+    """Copy what belongs into the archive: *.py, py.typed, and whatever lies in a folder named static."""
     for folder, folders, names in os.walk(package):
         folders[:] = [each for each in folders if each != "__pycache__" and not each.startswith(".")]
         target = os.path.join(into, os.path.relpath(folder, package))
         wanted = [each for each in names if not each.startswith(".") and not each.endswith(("~", ".pyc"))
-                  and (each.endswith(".py") or "static" in os.path.relpath(folder, package).split(os.sep))]
+                  and (each.endswith((".py", "py.typed")) or "static" in os.path.relpath(folder, package).split(os.sep))]
         for each in wanted:
             os.makedirs(target, exist_ok=True)
             shutil.copyfile(os.path.join(folder, each), os.path.join(target, each))
@@ -190,7 +190,7 @@ case ${1:-build} in
         check_python
         cd "$here"
         tools shiv pytest
-        exec "$tool" -m pytest "$@"
+        exec "$tool" tests/halves.py "$@"
         ;;
     clean)
         rm -rf "$here/dist" "$here/build" "$here"/.venv-*

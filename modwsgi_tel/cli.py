@@ -66,7 +66,12 @@ def _main(argv):
     if "--help" in rest or "-h" in rest:
         show(command_help(command))
         return 0
-    values = read(command, rest)
+    try:
+        values = read(command, rest)
+    except UsageError as error:
+        if command != "check":
+            raise
+        return _imported("refused")(error)      # who runs it reads stdout, and by the status that this is no state of a server
     # a variable in the environment, which is there for serve, does not make dump bind the socket
     return _imported("tap" if command == "dump" and values.meant("listen") else command)(values)
 
@@ -87,6 +92,14 @@ def _imported(command):
         from modwsgi_tel.stackdump import stacks as work
     elif command == "why":
         from modwsgi_tel.why.command import why as work
+    elif command == "doctor":
+        from modwsgi_tel.doctor.command import doctor as work
+    elif command == "check":
+        from modwsgi_tel.check.command import check as work
+    elif command == "refused":
+        from modwsgi_tel.check.command import refused as work
+    elif command == "extras":
+        from modwsgi_tel.extras.command import extras as work
     elif command == "processes":
         from modwsgi_tel.processes import processes as work
     elif command == "inspect":

@@ -10,6 +10,9 @@ import time
 
 from modwsgi_tel import __version__
 from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.figures import counted, number
+from modwsgi_tel.findings import verdict
+from modwsgi_tel.net import systemd
 from modwsgi_tel.net.datagram import BoundPath, Receiver, group_id, may_bind, unix_path
 from modwsgi_tel.net.helper import Helper
 from modwsgi_tel.net.log import Log
@@ -19,8 +22,10 @@ from modwsgi_tel.net.writer import REOPEN, Writer, writable
 from modwsgi_tel.options import token_in
 from modwsgi_tel.proc import procfs, samples
 from modwsgi_tel.state.fleet import CREDENTIALS, Answer, Fleet, Limits
+from modwsgi_tel.state.process import ENDED
 from modwsgi_tel.state.taken import Taken
 from modwsgi_tel.takers import Taker
+from modwsgi_tel.textfile import Textfile, check_textfile
 from modwsgi_tel.web import protocol
 from modwsgi_tel.web.guard import LOOPBACK_NAMES, Guard, hosts_for
 from modwsgi_tel.web.routes import Site
@@ -37,7 +42,7 @@ def limits_of(values):
                   gc_s=values.gc_retention, ended_s=values.process_retention, silent_s=values.silent_retention)
 
 
-def taken_of(values):
+def taken_of(values, handed=()):
     """What takes stacks, as the options say.
 
     Whoever may ask for stacks may see what the collector takes on its own; asking costs the server a read.  So it is open
@@ -45,7 +50,9 @@ def taken_of(values):
     """
     closed = values.stacks_post == "off"
     if values.stacks_post == "auto":
-        closed = not (values.token_file or values.no_http_port or is_loopback(values.http_host))
+        reached = [] if values.no_http_port else [values.http_host]
+        reached += [listener.getsockname()[0] for listener in handed if listener.family != socket.AF_UNIX]
+        closed = not (values.token_file or all(map(is_loopback, reached)))
     return Taken(values.stacks, values.stacks_rate, values.stacks_helper,
                  "" if not closed else "nobody may ask for stacks here (--stacks-post off)" if values.stacks_post == "off" else
                  "nobody may ask for stacks here: other machines reach this, and no token is asked for; give --token-file, or "
@@ -56,16 +63,25 @@ def is_loopback(host):
     return host in LOOPBACK_NAMES or host.startswith("127.")
 
 
-def plan(values):
-    """What serve needs, checked as far as it can be without changing anything: (path, group, guards)."""
+def plan(values, handed=()):
+    """What serve needs, checked as far as it can be without changing anything: (path, group, guards).
+
+    handed: listening sockets that a service manager opened.  guards: of the HTTP port, of the unix socket, of each of handed.
+    """
     path = unix_path(values.listen)
     group = group_id(values.socket_group) if values.socket_group else None
-    if values.no_http_port and not values.http_socket and values.command != "top":
+    textfile = values.get("textfile")
+    if textfile:
+        check_textfile(textfile)
+    if values.no_http_port and not values.http_socket and not handed and not textfile and values.command != "top":
         raise UsageError("--no-http-port: then --http-socket PATH is needed")
     token = token_in(values.token_file)
-    hosts = hosts_for(values.http_host, values.allow_host, socket.gethostname())
-    root = values.root_path or ""
-    guards = (Guard(hosts, token, root), Guard(hosts, token, root, unix=True))
+    own_name, root = socket.gethostname(), values.root_path or ""
+    hosts = hosts_for(values.http_host, values.allow_host, own_name)
+    guards = [Guard(hosts, token, root), Guard(hosts, token, root, unix=True)]
+    for listener in handed:
+        unix = listener.family == socket.AF_UNIX
+        guards.append(Guard(hosts if unix else hosts_for(listener.getsockname()[0], values.allow_host, own_name), token, root, unix))
     if values.http_socket:
         unix_path(values.http_socket, "--http-socket")
     if values.stacks_helper:
@@ -95,6 +111,8 @@ def check(values, out):
                      + (": takes over a dead socket" if dead else ""))
     if values.stacks_helper:
         lines.append(f"stacks             read by {values.stacks_helper}{_helper_trouble(values.stacks_helper)}")
+    if values.textfile:
+        lines.append(f"metrics            to {values.textfile} each {values.textfile_interval:g} s")
     lines.append(f"token              {'asked for' if values.token_file else 'none'}")
     for name in sorted(values.given):
         if values.given[name] != "default":
@@ -123,20 +141,25 @@ class Collector:
 
     `console`: for `top --listen`, a Ring for its log lines: the terminal is the console's, and HTTP is
     served only where it was asked for.
+    handed: listening sockets for HTTP that a service manager opened; closed at the end, and their paths left alone.
+    manager: a systemd.Notifier, who is told how it goes.
     """
 
-    def __init__(self, values, console=None):
-        self.values = values
+    def __init__(self, values, console=None, handed=(), manager=None):
+        self.values, self.handed = values, handed
+        self.manager = manager or systemd.Notifier({})
         said_there = self._said_there = None if console is None else _Lines(console)
         if values.command == "top":
             values["no_http_port"] = not (values.meant("http_port") or values.meant("http_host"))
-        self.path, group, guards = plan(values)
+        if handed and "default" == values.given["http_port"] == values.given["http_host"]:
+            values["no_http_port"] = True
+        self.path, group, guards = plan(values, handed)
         self.writer = self.telemetry = self.http_unix = None
         self.listeners = []
         may_bind(self.path)             # before anything is opened or begun
         self.loop = Loop()
-        for number in (signal.SIGTERM, signal.SIGINT):      # from here on a signal finds somebody to clean up
-            self.loop.on_signal(number, self.loop.stop)
+        for each in (signal.SIGTERM, signal.SIGINT):        # from here on a signal finds somebody to clean up
+            self.loop.on_signal(each, self.loop.stop)
         self.loop.on_signal(signal.SIGHUP, self._reopen)
         try:
             if values.record or values.log_file:
@@ -148,14 +171,18 @@ class Collector:
         except BaseException:
             self.close()
             raise
-        self.began = time.monotonic()
+        self.began, self.began_wall = time.monotonic(), time.time()
         self.fleet = Fleet(limits_of(values))
-        self.fleet.taken = taken_of(values)
+        self.fleet.taken = taken_of(values, handed)
         self.loop.on_stall = self._stalled
         self.helper = Helper(self.loop)
         self.taker = Taker(self.loop, self.fleet, self.log)
         self.recorder = Recorder(self.writer) if values.record else None
-        self.site = Site(self.fleet, guards[0], lambda: (time.monotonic(), time.time()), self.own, self.health)
+        self.site = Site(self.fleet, guards[0], lambda: (time.monotonic(), time.time()), self.own, self.health,
+                         metrics_processes=values.get("metrics_processes", 0))
+        self.textfile = None
+        if values.get("textfile"):
+            self.textfile = Textfile(self.loop, self.log, values.textfile, values.textfile_interval, self.site.metrics_source)
         self._looks = 0                 # seconds since the findings' last look
         self.server = Server(
             self.loop, self.site.answer, values.max_connections,
@@ -172,6 +199,8 @@ class Collector:
         self._received = 0
         self._said_unknown = False      # that /proc does not show all
         self.loop.every(1.0, self._second, slack_s=0.3)
+        if self.manager.watchdog_s:
+            self.loop.every(self.manager.watchdog_s / 2, self.manager.alive)
 
     def _bind_http(self, guards):
         values = self.values
@@ -187,6 +216,7 @@ class Collector:
             self.http_unix = BoundPath(values.http_socket, values.http_socket_mode, type_=socket.SOCK_STREAM)
             self.http_unix.socket.listen(BACKLOG)
             self.listeners.append((self.http_unix.socket, guards[1]))
+        self.listeners += zip(self.handed, guards[2:])
 
     # --- what happens -------------------------------------------------------------------
 
@@ -210,7 +240,10 @@ class Collector:
         self._looks += 1
         if self._looks >= LOOK_S:
             self._looks = 0
-            self.site.look()            # so that findings know since when
+            found = self.site.look()    # so that findings know since when
+            if self.manager.listens:
+                self.manager.status(standing(*found))
+        self.manager.again()
         if self.recorder is not None:
             self.recorder.flush()
         if self.fleet.decode_errors:
@@ -249,11 +282,13 @@ class Collector:
         self.path_trouble = trouble
 
     def _reopen(self):
+        self.manager.tell(RELOADING="1", MONOTONIC_USEC=time.monotonic_ns() // 1000)
         if self.writer is not None and self.values.log_file:
             self.writer.send(REOPEN)
             self.log.info("SIGHUP: log opened anew")
         else:
             self.log.info("SIGHUP: there is no --log-file to open anew")
+        self.manager.tell(READY="1")
 
     def _answer_failed(self, error):
         import traceback                # a megabyte that a day without a failure does not need
@@ -267,11 +302,13 @@ class Collector:
         server, loop = self.server, self.loop
         return {
             "version": __version__, "pid": os.getpid(), "uptime_s": time.monotonic() - self.began,
-            "cpu_s": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss * 1024,
+            "started": self.began_wall, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_bytes": _rss_bytes(),
+            "max_rss_bytes": usage.ru_maxrss * 1024,
             "socket": self.path, "socket_trouble": self.path_trouble or None,
             "longest_gap_s": loop.longest_gap_s, "recent_gap_s": loop.recent_gap_s, "stalls": loop.stalls,
             "http": {"connections": len(server.connections), "accepted": server.accepted, "refused": server.refused,
                      "requests": server.requests, "errors": server.errors,
+                     "websockets": server.talks, "messages_dropped": self.site.live.dropped,
                      "wrong_tokens": sum(guard.wrong_tokens for _, guard in self.listeners)},
             "helpers": {"started": self.helper.started + self.taker.helper.started,
                         "failed": self.helper.failed + self.taker.helper.failed},
@@ -281,12 +318,15 @@ class Collector:
                 "records": self.recorder.records, "lost_blocks": self.writer.lost + self.writer.unwritten,
                 "lost_bytes": self.writer.lost_bytes,
                 "trouble": self.writer.trouble or None},
+            "textfile": None if self.textfile is None else self.textfile.view(),
             "log_lines_lost": self.log.lost}
 
     def health(self):
         wrong = [self.path_trouble] if self.path_trouble else []
         if self.writer is not None and self.writer.trouble:
             wrong.append(self.writer.trouble)
+        if self.textfile is not None and self.textfile.trouble:
+            wrong.append(self.textfile.trouble)
         return wrong
 
     def hello(self):
@@ -300,17 +340,26 @@ class Collector:
             if values.http_port == 0 and (values.log_file or not self.log.shows("INFO")):
                 Log("INFO", self._said_there).info(line)        # who lets us pick a port must be told which
             if not is_loopback(values.http_host) and not values.token_file:
-                self.log.warning(f"whoever reaches {values.http_host} can read everything here: bind 127.0.0.1, or give "
-                                 "--token-file")
+                self._warn_of_readers(values.http_host)
         if values.http_socket:
             self.log.info(f"serves HTTP on unix:{values.http_socket}")
+        for listener in self.handed:
+            self.log.info(f"serves {systemd.place(listener)}, handed in by the service manager")
+            if listener.family != socket.AF_UNIX and not is_loopback(listener.getsockname()[0]) and not values.token_file:
+                self._warn_of_readers(listener.getsockname()[0])
+
+    def _warn_of_readers(self, host):
+        self.log.warning(f"whoever reaches {host} can read everything here: bind 127.0.0.1, or give --token-file")
 
     def run(self):
         # what is alive now stays alive: the garbage collector need not look at it again and again
         gc.collect()
         gc.freeze()
         self.hello()
+        # from inside the loop: by then it turns
+        self.loop.after(0.0, lambda: self.manager.status("waits for telemetry", READY="1"))
         self.loop.run()
+        self.manager.status("stops", STOPPING="1")
         self.log.info("stopped")
 
     def close(self):
@@ -328,6 +377,8 @@ class Collector:
             self.helper.close()
         if getattr(self, "taker", None) is not None:
             self.taker.close()
+        if getattr(self, "textfile", None) is not None:
+            self.textfile.close()
         if getattr(self, "recorder", None) is not None:
             self.recorder.flush()
         if self.writer is not None:
@@ -342,6 +393,24 @@ class Collector:
             for _ in range(8):
                 if not receiver.drain():
                     break
+
+
+def _rss_bytes():
+    """Resident memory of this process now; None where /proc is not there."""
+    try:
+        with open("/proc/self/statm", "rb") as handle:
+            return int(handle.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
+def standing(findings, totals):
+    """One line for `systemctl status`: what is wrong, how many processes, what they do; totals as in the summary, with its last minute."""
+    said = verdict(findings, totals)
+    if findings:
+        running = totals["processes"] - sum(totals["lives"].get(life, 0) for life in ENDED)
+        said += f"; {counted(running, 'process', 'processes')}, {number(totals['windows']['1m']['throughput'] or 0)} requests/s"
+    return said
 
 
 class _Lines:
@@ -369,7 +438,12 @@ def serve(values):
     """Run the collector until SIGTERM or SIGINT; the exit status."""
     if values.check_config:
         return check(values, sys.stdout.write)
-    collector = Collector(values)
+    manager = systemd.Notifier()
+    try:
+        collector = Collector(values, handed=systemd.listeners(), manager=manager)
+    except TelError as error:
+        manager.failed(error)
+        raise
     try:
         collector.run()
     finally:

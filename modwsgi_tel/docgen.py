@@ -1,4 +1,4 @@
-"""Tables to documents: the man pages in man/, and the marked parts of README.md.
+"""Tables to documents: the man pages in man/, the marked parts of README.md, and what is made of tables among the extras.
 
     python3 -m modwsgi_tel.docgen            # write them anew
     python3 -m modwsgi_tel.docgen --check    # exit 1 and say which, when that would change one
@@ -13,18 +13,23 @@ import sys
 from modwsgi_tel import __version__
 from modwsgi_tel.agent.settings import PREFIX as AGENT_PREFIX
 from modwsgi_tel.agent.settings import SETTINGS
+from modwsgi_tel.check.checks import CHECKS
 from modwsgi_tel.console.hot import KEYS as HOT_KEYS
 from modwsgi_tel.console.keys import KEYS
 from modwsgi_tel.console.views import PANES
 from modwsgi_tel.errors import TelError
+from modwsgi_tel.extras import completion, grafana, prometheus
+from modwsgi_tel.extras.table import EXTRAS
 from modwsgi_tel.findings import RULES
+from modwsgi_tel.openmetrics.bounds import PHASE_BOUNDS
+from modwsgi_tel.openmetrics.table import COLLECTOR, GROUP, HISTOGRAM, LABELS, METRICS, PROCESS, labels_of, series_of
 from modwsgi_tel.options import (COMMANDS, EXIT_STATUS, OPTIONS, PROGRAM, SOCKET, described, label,
                                  options_of, wrapped)
 from modwsgi_tel.web.routes import ROUTES
 from modwsgi_tel.wire.fields import AGENT_FLAG, AGENT_NUMBER, FIELDS, KINDS, PRIVATE_KINDS, TYPE_NAMES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DATE = "November 21, 2026"              # of the last change to the words here
+DATE = "November 22, 2026"              # of the last change to the words here
 README = "README.md"
 _PUNCTUATION = ("[", "]", "(", ")", ".", ",", ":", ";", "?", "!", "|")
 _CODE = re.compile(r"[^\s,]*(?:__|\*)[^\s,]*")             # what Markdown would take for emphasis
@@ -349,7 +354,7 @@ def program_page():
     body += [
         ".Pp", "In a crontab a per cent sign needs a backslash:",
         *_display([r"*/5 * * * * /usr/local/bin/modwsgi-tel.pyz dump --output wsgi-%H.txt".replace("%", r"\%")]),
-        ".Sh SEE ALSO", ".Xr curl 1 ,", ".Xr crontab 5 ,", ".Xr modwsgi-tel-records 5 ,", ".Xr systemd.exec 5 ,",
+        ".Sh SEE ALSO", ".Xr curl 1 ,", ".Xr crontab 5 ,", ".Xr modwsgi-tel-metrics 5 ,", ".Xr modwsgi-tel-records 5 ,", ".Xr systemd.exec 5 ,",
         ".Xr modwsgi-tel-agent 7 ,", ".Xr unix 7",
         ".Sh SECURITY CONSIDERATIONS",
         *prose("Loopback keeps other machines out, not other users of this one: on a host with other users serve on "
@@ -486,6 +491,36 @@ def _default(setting):
     return f"{value:g}" if isinstance(value, float) else str(value or "none")
 
 
+# --- modwsgi-tel-metrics(5) -------------------------------------------------------------------
+
+_SCOPES = ((GROUP, "Of each process group"), (PROCESS, "Of single processes"), (COLLECTOR, "Of the collector"))
+
+
+def metrics_page():
+    """modwsgi-tel-metrics(5) as text."""
+    body = [
+        ".Sh DESCRIPTION",
+        *prose("What GET /metrics of serve answers, and --textfile writes: OpenMetrics 1.0 where the reader accepts it, else the text format of "
+               "Prometheus.  Counters count from the start of the collector over all processes, whatever becomes of these.  What no sender "
+               "tells is absent, never 0.  Every sample of a group has the labels hostname, as its processes call their host, and process_group, "
+               "which is empty in mod_wsgi's embedded mode.  The number of series is bounded by --max-groups and --metrics-processes, and does "
+               "not grow with processes that come and go."),
+        ".Ss Histograms",
+        *prose("The buckets of latencies end at edges of the senders' own histograms, so that each count is exact: "
+               + ", ".join(f"{bound:g}" for bound in PHASE_BOUNDS) + " seconds.  Prometheus makes native histograms of them with "
+               "convert_classic_histograms_to_nhcb: true in its scrape configuration (3.0 and later).")]
+    for scope, title in _SCOPES:
+        body += [f".Ss {title}", *tagged([(f"Li {literal(series_of(metric)[0])}" if metric.type != HISTOGRAM else f"Li {literal(metric.name)}", _metric(metric))
+                                          for metric in METRICS if metric.scope == scope])]
+    body += [".Sh SEE ALSO", f".Xr {PROGRAM} 1"]
+    return page("MODWSGI-TEL-METRICS", 5, "modwsgi-tel-metrics", "metrics of modwsgi-tel, for Prometheus", body)
+
+
+def _metric(metric):
+    own = [name for name in labels_of(metric) if name not in LABELS[metric.scope] or metric.scope == PROCESS]
+    return [f"({metric.type}{', by ' + ', '.join(own) if own else ''})", *prose(metric.help)]
+
+
 # --- README.md --------------------------------------------------------------------------------
 
 def _row(*cells):
@@ -513,11 +548,21 @@ def _settings_table():
             *(_row(f"`{setting.name}`", _default(setting), _CODE.sub(r"`\g<0>`", setting.help)) for setting in SETTINGS)]
 
 
+def _checks_table():
+    return [_row("check", "`-w`", "`-c`", "what it looks at"), "| --- | --- | --- | --- |",
+            *(_row(f"`{check.name}`", check.warning or "-", check.critical or "-", check.help) for check in CHECKS)]
+
+
+def _extras_table():
+    return [_row("name", "what it is"), "| --- | --- |", *(_row(f"`{extra.name}`", extra.summary) for extra in EXTRAS)]
+
+
 def _agent_line():
     return ["```python", AGENT_LINE, "```"]
 
 
-PARTS = {"agent": _agent_line, "settings": _settings_table, "commands": _commands_table, "routes": _routes_table, "limits": _limits_table}
+PARTS = {"agent": _agent_line, "settings": _settings_table, "commands": _commands_table, "routes": _routes_table, "limits": _limits_table,
+         "checks": _checks_table, "extras": _extras_table}
 
 
 def with_parts(readme):
@@ -528,6 +573,14 @@ def with_parts(readme):
     return _MARK.sub(lambda match: match.group(1) + "\n".join(PARTS[match.group(2)]()) + "\n" + match.group(3), readme)
 
 
+# --- extras -----------------------------------------------------------------------------------
+
+EXTRAS_MADE = {"prometheus/recording.yml": prometheus.recording_yaml, "prometheus/alerts.yml": prometheus.alerts_yaml,
+               "grafana/modwsgi-tel.json": grafana.dashboard,
+               "completion/modwsgi-tel.bash": completion.bash, "completion/_modwsgi-tel": completion.zsh,
+               "completion/modwsgi-tel.fish": completion.fish}
+
+
 # --- the command ------------------------------------------------------------------------------
 
 def documents(root=ROOT):
@@ -535,7 +588,8 @@ def documents(root=ROOT):
     with open(os.path.join(root, README), encoding="utf-8") as handle:
         readme = handle.read()
     return {f"man/{PROGRAM}.1": program_page(), "man/modwsgi-tel-records.5": records_page(), "man/modwsgi-tel-agent.7": agent_page(),
-            README: with_parts(readme)}
+            "man/modwsgi-tel-metrics.5": metrics_page(),
+            README: with_parts(readme), **{f"modwsgi_tel/extras/static/{name}": make() for name, make in EXTRAS_MADE.items()}}
 
 
 def stale(root=ROOT):

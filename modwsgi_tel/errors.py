@@ -18,6 +18,14 @@ class Unwritable(TelError):
         super().__init__(f"cannot write to stdout: {error.strerror}")
 
 
+class NoAnswer(TelError):
+    """Nobody answers there, or not in time."""
+
+
+class NotAllowed(TelError):
+    """The other side asks for a token, and this was none or another."""
+
+
 class Nonsense(TelError):
     """The other side answered, but not with what it should.  `said`: what it gave as its reason, or None."""
 

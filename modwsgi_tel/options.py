@@ -83,6 +83,7 @@ def one_of(*names):
             if value.lower() == name.lower():
                 return name
         raise ValueError("one of " + ", ".join(names))
+    convert.names = names               # for completion
     return convert
 
 
@@ -93,6 +94,7 @@ def some_of(*names):
         if not wanted <= set(names):
             raise ValueError("one of " + ", ".join(names) + ", or some with commas between them")
         return tuple(name for name in names if name in wanted)
+    convert.names, convert.several = names, True
     return convert
 
 
@@ -122,13 +124,14 @@ def a_second(value):
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 VIEWS = ("overview", "processes", "workers", "latency", "slow", "gc", "lifecycle", "collector", "stacks", "time", "exceptions", "tree")
+PHASES = ("request", "server", "queue", "daemon", "application", "gil_wait", "input_read", "output_write")
 PROFILES = ("steady", "busy", "gil", "slow", "leak", "gc-storm", "crash-loop", "deploy")
 
 # --- the tables -----------------------------------------------------------------------------
 
 _SERVE = ("serve", "demo", "top")
-_CLIENT = ("dump", "top", "processes", "why")
-_ASKS = ("dump", "processes", "why")
+_CLIENT = ("dump", "top", "processes", "why", "doctor")
+_ASKS = ("dump", "processes", "why", "check", "doctor")
 _BINDS = ("serve", "dump", "top")
 _FLEET = ("simulate", "demo")
 _STACKS = ("stacks",)
@@ -184,6 +187,12 @@ OPTIONS = (
     Option("stacks-helper", text, "", "PATH", _SERVE, "Stacks", "the socket of modwsgi-tel stack-helper, which reads them instead"),
     Option("stacks-post", one_of("auto", "on", "off"), "auto", "auto|on|off", _SERVE, "Stacks", "whether clients may ask for stacks; "
            "auto: where only this machine can reach it, or --token-file is given"),
+    Option("textfile", text, "", "FILE.prom", ("serve",), "Metrics", "write the metrics of GET /metrics there too, whole each time: for "
+           "node_exporter's textfile collector, where no port may be opened"),
+    Option("textfile-interval", seconds(1), "15", "TIME", ("serve",), "Metrics", "so often"),
+    Option("metrics-processes", whole(0, 2000), "0", "N", _SERVE, "Metrics", "series of so many single processes, by pid, besides those of the "
+           "groups"),
+
     Option("listen", text, STACKS_SOCKET, "unix:PATH", ("stack-helper",), "Socket", "where collectors ask: a unix stream socket, created "
            "here"),
     Option("socket-mode", mode, "0660", "MODE", ("stack-helper",), "Socket", "its file mode"),
@@ -199,17 +208,18 @@ OPTIONS = (
     Option("log-level", one_of(*LEVELS), "INFO", "LEVEL", (*_SERVE, "stack-helper"), "Logging", ", ".join(LEVELS)),
     Option("log-file", text, "", "FILE", _SERVE, "Logging", "log there instead of to stderr; SIGHUP opens it anew"),
     Option("config", text, "", "FILE", ("serve", "top", "dump", "simulate", "replay", "demo", "stacks", "record", "hot", "sample", "memory", "stack-helper",
-                                           "processes", "inspect", "why"), "General",
+                                           "processes", "inspect", "why", "check", "doctor", "extras"), "General",
            "an INI file with a section for each command"),
     Option("check-config", FLAG, "", "", ("serve",), "General", "say what would happen, change nothing"),
 
-    Option("url", text, URL, "URL", _CLIENT, "Collector", "the running collector"),
+    Option("url", text, URL, "URL", (*_CLIENT, "check"), "Collector", "the running collector"),
     Option("http-socket", text, "", "PATH", _ASKS, "Collector", "the running collector's unix socket, instead of --url"),
     Option("token-file", text, "", "FILE", _ASKS, "Collector", "the token that it asks for"),
     Option("http-socket", text, "", "PATH", ("top",), "Collector", "the running collector's unix socket, instead of --url; with "
            "--listen: serve on it"),
     Option("token-file", text, "", "FILE", ("top",), "Collector", "the token that it asks for; with --listen: ask for it"),
     Option("timeout", seconds(0.1), "10s", "TIME", _CLIENT, "Collector", "for its whole answer"),
+    Option("timeout", seconds(0.1), "10s", "TIME", ("check",), "Collector", "for its whole answer", "t"),
 
     Option("view", one_of(*VIEWS), "", "NAME", ("top",), "Console", ", ".join(VIEWS) + " (default overview, with --once "
            "processes)"),
@@ -237,6 +247,21 @@ OPTIONS = (
     Option("subprocesses", FLAG, "", "", _TARGETS, "Processes", "and all that descend from these"),
     Option("group", text, "", "NAME", ("processes", "why"), "Processes", "only this process group"),
     Option("pid", whole(1, 1 << 22), "", "PID", ("processes", "why"), "Processes", "only this process"),
+    Option("group", text, "", "NAME", ("check",), "Check", "only this process group; without it the one that is worst counts"),
+    Option("warning", text, "", "RANGE", ("check",), "Check", "warn when the value is outside of this range, as 10, 10:, ~:10, 10:20, or inside of @10:20", "w"),
+    Option("critical", text, "", "RANGE", ("check",), "Check", "critical when it is outside of this one", "c"),
+    Option("p", one_of("50", "95", "99"), "95", "50|95|99", ("check",), "Check", "of latency: which percentile"),
+    Option("phase", one_of(*PHASES), "request", "NAME", ("check",), "Check", "of latency: of which phase: " + ", ".join(PHASES)),
+    Option("window", one_of("1m", "10m"), "1m", "1m|10m", ("check",), "Check", "over which time"),
+    Option("json", FLAG, "", "", ("check",), "Check", "JSON instead of the plugin's line; the exit status is the same"),
+    Option("listen", text, "", "unix:PATH", ("doctor",), "Telemetry socket", "where the collector listens, or is to; without it: where a running "
+           "one says, else the default of serve"),
+    Option("pid", whole(1, 1 << 22), "", "PID", ("doctor",), "Server", "only the server with this process"),
+    Option("json", FLAG, "", "", ("doctor",), "Output", "JSON"),
+    Option("output", text, "", "FOLDER", ("extras",), "Output", "write them below this folder"),
+    Option("force", FLAG, "", "", ("extras",), "Output", "also over files that are there and differ"),
+    Option("program", text, "", "PATH", ("extras",), "Output", "where modwsgi-tel.pyz lies on that server; without it: where this one does"),
+    Option("json", FLAG, "", "", ("extras",), "Output", "JSON"),
     Option("no-system", FLAG, "", "", ("processes",), "Processes", "only what serves requests; what stands below anything else moves up"),
     Option("sort", one_of("start", "cpu", "rss", "age"), "start", "COLUMN", ("processes",), "Output", "start, cpu, rss or age, the oldest first"),
     Option("stacktraces", FLAG, "", "", ("processes",), "Output", "each stack whole, instead of the line that it is on"),
@@ -357,6 +382,26 @@ COMMANDS = (
             "to see all.  Exit status 0: all quiet, 1: findings, 2: it could not look.",
             (("why", "all servers on this machine"), ("why --group shop --duration 10s", "one process group, for longer"),
              ("why --since 1h --json", "with the log of the last hour, for a script"))),
+    Command("doctor", "why no data arrive, step by step, with the command that mends it", "",
+            "Walks the way from Apache to a reader: the directive, the socket and who may write to it, the collector, what arrives, stacks, and "
+            "who asks.  Says of each step whether it is right, and what is wrong with its evidence and the command that mends it.  Changes "
+            "nothing.  Run as root to see all.  Exit status 0: all right, 1: something is wrong, 2: it could not look.",
+            (("doctor", "all servers and collectors on this machine"),
+             ("doctor --listen unix:/run/modwsgi-tel/telemetry.sock", "before a collector runs: it is to listen there"),
+             ("doctor --json", "for a script"))),
+    Command("check", "a health check for Nagios and Icinga", "[WHAT]",
+            "Asks a running collector, here or elsewhere, and says in one line how it is: OK, WARNING, CRITICAL or UNKNOWN (exit status 0, 1, 2, 3), with "
+            "performance data.  WHAT is findings (when it is left out), capacity, latency, errors, silent, rss or collector.  Ranges are those of the plugin "
+            "guidelines.  No answer is CRITICAL; no data is UNKNOWN, never OK.",
+            (("check", "what is wrong, by the collector's own rules"),
+             ("check latency --p 95 -w 500ms -c 2s --group shop", "of one process group"),
+             ("check capacity -w 80% -c 95% --url web1:8888", "the share of busy threads, on another machine"))),
+    Command("extras", "files for operators: units, rules, dashboards, completions", "[NAME...]",
+            "Lists what lies in this file for the tools around it: units for systemd, rules for Prometheus, a dashboard for Grafana, shell completion, "
+            "policies, snippets.  With a NAME it prints that one; with --output it writes them, all or those that are named, and never over a file that "
+            "differs, unless --force.",
+            (("extras", "what there is"), ("extras prometheus/alerts.yml", "one of them, to stdout"),
+             ("extras --output /tmp/extras systemd", "all of a kind, into a folder"))),
     Command("processes", "the tree of processes, requests and stacks", "",
             "What this server does right now: Apache's parent and children, the daemon groups, their processes and interpreters, the requests in each with their age, "
             "and the line that each is on.  Out of /proc, of stacks read from outside and of a collector, where one runs; what is missing is said.",

@@ -11,7 +11,8 @@ import signal
 import socket
 import struct
 
-from modwsgi_tel.errors import UsageError
+from modwsgi_tel.errors import TelError, UsageError
+from modwsgi_tel.net import systemd
 from modwsgi_tel.net.datagram import BoundPath, group_id, unix_path
 from modwsgi_tel.net.helper import Helper
 from modwsgi_tel.net.log import Log
@@ -50,9 +51,12 @@ def question_of(line):
 
 
 class Service:
-    """Bound, and served by `loop`.  Raises TelError when it cannot be bound."""
+    """Bound, and served by `loop`.  Raises TelError when it cannot be bound.
 
-    def __init__(self, loop, log, path, mode=0o660, group=None, allow=(), read_of=(), rate=10.0):
+    handed: a listening socket that a service manager opened, instead of `path`; where it is stays when this ends.
+    """
+
+    def __init__(self, loop, log, path, mode=0o660, group=None, allow=(), read_of=(), rate=10.0, handed=None):
         self.loop, self.log = loop, log
         self.allow = frozenset((0, os.geteuid(), *allow))
         self.read_of = tuple(read_of)
@@ -60,13 +64,14 @@ class Service:
         self.answered = self.turned_away = 0
         self._rate, self._free = rate, rate         # a bucket of at most a second's reads
         self._filled_now = loop.clock()
-        self.bound = BoundPath(path, mode, group, type_=socket.SOCK_STREAM)
-        self.bound.socket.listen(_BACKLOG)
-        loop.readers[self.bound.socket.fileno()] = self._accept
+        self._bound = None if handed else BoundPath(path, mode, group, type_=socket.SOCK_STREAM)
+        self._listener = handed or self._bound.socket
+        self._listener.listen(_BACKLOG)
+        loop.readers[self._listener.fileno()] = self._accept
 
     def _accept(self):
         try:
-            accepted, _ = self.bound.socket.accept()
+            accepted, _ = self._listener.accept()
         except OSError:
             return
         _, uid, _ = _PEER.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
@@ -92,8 +97,10 @@ class Service:
     def close(self):
         for connection in list(self.connections):
             connection.close()
-        self.loop.readers.pop(self.bound.socket.fileno(), None)
-        self.bound.close()
+        self.loop.readers.pop(self._listener.fileno(), None)
+        self._listener.close()
+        if self._bound is not None:
+            self._bound.close()
 
 
 class _Connection:
@@ -178,8 +185,26 @@ def _say_what_is_lacking(log):
                     "AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH")
 
 
+def handed_in():
+    """The unix socket that a service manager hands in, or None.  Raises TelError for anything else."""
+    handed = systemd.listeners()
+    if len(handed) > 1 or any(each.family != socket.AF_UNIX for each in handed):
+        raise UsageError("the service manager is to hand in one unix socket, as ListenStream=/run/modwsgi-tel-stacks/stacks.sock: who asks is "
+                         f"known by the kernel's word; it hands in {', '.join(map(systemd.place, handed))}")
+    return handed[0] if handed else None
+
+
 def stack_helper(values):
     """Serve until SIGTERM or SIGINT; the exit status."""
+    manager = systemd.Notifier()
+    try:
+        return _serve(values, manager)
+    except TelError as error:
+        manager.failed(error)
+        raise
+
+
+def _serve(values, manager):
     # the variable for it is serve's too, and names another socket
     path = unix_path(values.listen if values.meant("listen") else STACKS_SOCKET)
     group = group_id(values.socket_group) if values.socket_group else None
@@ -190,10 +215,17 @@ def stack_helper(values):
         loop.on_signal(number, loop.stop)
     service = None
     try:
-        service = Service(loop, log, path, values.socket_mode, group, allow, read_of, values.stacks_rate)
-        log.info(f"reads stacks for who asks on unix:{path}")
+        handed = handed_in()
+        service = Service(loop, log, path, values.socket_mode, group, allow, read_of, values.stacks_rate, handed)
+        log.info("reads stacks for who asks on " + (systemd.place(handed) + ", handed in by the service manager" if handed else f"unix:{path}"))
         _say_what_is_lacking(log)
+        if manager.watchdog_s:
+            loop.every(manager.watchdog_s / 2, manager.alive)
+        if manager.listens:
+            loop.every(1.0, manager.again, slack_s=0.3)
+        loop.after(0.0, lambda: manager.status("reads stacks for who asks", READY="1"))
         loop.run()
+        manager.status("stops", STOPPING="1")
         log.info(f"stopped; answered {service.answered}, turned away {service.turned_away}")
     finally:
         if service is not None:

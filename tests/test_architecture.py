@@ -19,6 +19,7 @@ ARROWS = {
     "figures": (),
     "printable": ("errors",),
     "masking": (),
+    "resources": (),
     "wire": ("errors", "bounded"),
     "state": ("errors", "bounded", "wire", "stacks.model"),
     "findings": ("errors", "bounded", "figures", "wire", "state"),
@@ -29,7 +30,8 @@ ARROWS = {
     # loaded into other people's applications: nothing but what it needs
     "agent": ("errors", "bounded", "masking", "printable", "wire", "stacks.model"),
     "net": ("errors", "bounded", "printable", "wire.blocks"),
-    "web": ("errors", "bounded", "figures", "printable", "wire", "state", "findings", "stacks.model", "tree"),
+    "openmetrics": ("findings", "printable", "wire", "state"),
+    "web": ("errors", "bounded", "figures", "printable", "resources", "wire", "state", "findings", "openmetrics", "stacks.model", "tree"),
     "web.server": ("errors", "bounded", "net", "web"),
     "report": ("errors", "bounded", "figures", "printable", "options", "wire", "state", "stacks.model", "stacks.compare"),
     "profile": ("errors", "figures", "printable", "stacks.model"),
@@ -43,7 +45,8 @@ ARROWS = {
     "onetake": ("errors", "proc", "stacks"),
     "takers": ("errors", "net.helper", "agentclient", "onetake", "stacks.model", "state.taken"),
     "stackhelper": ("errors", "net", "onetake", "options", "proc.access", "stacks.model"),
-    "collector": ("errors", "bounded", "wire", "state", "proc", "net", "web", "options", "takers"),
+    "textfile": ("errors", "net.helper", "openmetrics.text", "report.whole"),
+    "collector": ("errors", "bounded", "figures", "wire", "state", "findings", "proc", "net", "web", "options", "takers", "textfile"),
     "tap": ("errors", "printable", "wire", "state", "net"),
     "demo": ("errors", "net", "web.guard", "options", "simulate", "collector"),
     "sources": ("errors", "findings", "peer", "player", "web"),
@@ -68,9 +71,17 @@ ARROWS = {
     "why.reading": ("errors", "agentclient", "proc", "stacks", "why"),
     "why.gather": ("errors", "agentclient", "apache", "proc", "stacks", "why"),
     "why.command": ("errors", "figures", "net.loop", "printable", "targets", "why"),
-    "docgen": ("errors", "options", "wire", "web", "console", "findings", "agent.settings"),
-    "cli": ("errors", "printable", "options", "collector", "demo", "growth", "inspection.command", "processes", "report", "record", "hot",
-            "sampler", "stackdump", "stackhelper", "tap", "top", "why.command"),
+    "check": ("errors", "figures", "printable"),
+    "check.command": ("errors", "check", "collector", "options", "peer", "printable", "report.client", "sources"),
+    "doctor": ("errors", "apache", "figures", "inspection.further", "masking", "net.datagram", "options", "printable", "proc", "report.client"),
+    # its command carries the files; what makes them of the tables is docgen's
+    "extras": ("check.checks", "figures", "findings", "openmetrics.table", "options", "state.facts", "wire"),
+    "extras.command": ("errors", "extras.table", "printable", "report.whole", "resources"),
+    # for scripts of others: the one import that is promised
+    "client": ("errors", "report.client"),
+    "docgen": ("errors", "options", "wire", "web", "check.checks", "console", "extras", "findings", "agent.settings", "openmetrics"),
+    "cli": ("errors", "printable", "options", "check.command", "collector", "demo", "doctor.command", "extras.command", "growth",
+            "inspection.command", "processes", "report", "record", "hot", "sampler", "stackdump", "stackhelper", "tap", "top", "why.command"),
     "__main__": ("cli",),
 }
 # Each room waits in one place, and only there: no threads, no other loop; nothing that leaves Python's own or is heavy to load.
@@ -83,7 +94,8 @@ BUT = {"agent": {"threading", "_thread"}, "sampler": {"_thread"}, "stacks.stop":
 def modules():
     """{name without the package: path} of every module."""
     found = {}
-    for folder, _, files in os.walk(ROOT):
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [each for each in folders if each != "static"]        # files for others
         for file in files:
             if file.endswith(".py"):
                 path = os.path.join(folder, file)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from modwsgi_tel.errors import Nonsense, TelError, UsageError
+from modwsgi_tel.errors import NoAnswer, Nonsense, NotAllowed, TelError, UsageError
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.report import client
 from modwsgi_tel.report.client import Asker, NoHttp, Place, Reader, TooMuch, fetch, is_summary, summary
@@ -384,7 +384,7 @@ def test_an_answer_is_never_given_from_within_ask(loop, serving):
     with pytest.raises(RuntimeError, match="one request at a time"):
         asker.ask("/", said.append)
     run_until(loop, lambda: said)
-    assert asker.busy is False and [type(each) for each in said] == [TelError]
+    assert asker.busy is False and [type(each) for each in said] == [NoAnswer]
 
 
 def test_the_next_request_may_be_made_from_within_an_answer(loop, serving):
@@ -509,7 +509,7 @@ def test_a_request_that_was_cancelled_does_not_end_the_next_in_its_time(loop, se
     pass_time(113.9)
     assert said == [] and asker.busy
     pass_time(114.0)
-    assert [outcome(each) for each in said] == [(TelError, "http://127.0.0.1:1 did not answer within 10 s")]
+    assert [outcome(each) for each in said] == [(NoAnswer, "http://127.0.0.1:1 did not answer within 10 s")]
     assert [timer for timer in timers if timer[1] == asker._watch] == []
 
 
@@ -540,7 +540,7 @@ BAD = [
     (with_length(b"", b"204 No Content"), Nonsense, "{}/x: answers 204 and no JSON"),
     (with_length({"error": "no such path"}, b"404 Not Found"), Nonsense, "{}/x: answers 404: no such path"),
     (with_length([], b"500 X"), Nonsense, "{}/x: answers 500"),
-    (with_length(b"", b"401 X"), TelError, "{} asks for a token: give --token-file"),
+    (with_length(b"", b"401 X"), NotAllowed, "{} asks for a token: give --token-file"),
     (with_length(b'{"a": NaN}'), Nonsense, "{}/x: answers 200 and no JSON"),
     (with_length(b"[" * 200000), Nonsense, "{}/x: answers 200 and no JSON"),
     (with_length(b"\xff\xfe\xfd"), Nonsense, "{}/x: answers 200 and no JSON"),
@@ -577,7 +577,7 @@ def test_an_answer_that_does_not_go_on_is_given_up_in_time(loop, serving, begin)
     server = serving(lambda connection, number: begin if number == 1 else with_length(number))
     asker = Asker(loop, server.place, timeout_s=0.2)
     said, = answers(loop, asker, "/")
-    assert outcome(said) == (TelError, f"{server.place.where} did not answer within 0.2 s")
+    assert outcome(said) == (NoAnswer, f"{server.place.where} did not answer within 0.2 s")
     asker._timeout_s = DEADLINE_S
     assert answers(loop, asker, "/") == [2]
 
@@ -600,7 +600,7 @@ def test_an_answer_that_drips_is_given_up_in_time_and_holds_nothing_up(loop, ser
     server = serving(answer)
     loop.every(0.01, lambda: beats.append(True))
     said, = answers(loop, Asker(loop, server.place, timeout_s=0.3), "/")
-    assert outcome(said) == (TelError, f"{server.place.where} did not answer within 0.3 s")
+    assert outcome(said) == (NoAnswer, f"{server.place.where} did not answer within 0.3 s")
     assert beats
 
 
@@ -634,17 +634,17 @@ def test_nobody_there_is_said_and_asked_again_later(loop, serving):
         path = os.path.join(folder, "http")
         asker = Asker(loop, Place(None, path))
         assert [outcome(each) for each in answers(loop, asker, "/", "/")] == [
-            (TelError, f"{path} does not answer: No such file or directory; is the collector running?")] * 2
+            (NoAnswer, f"{path} does not answer: No such file or directory; is the collector running?")] * 2
         server = serving(lambda connection, number: with_length("back"), path)
         assert answers(loop, asker, "/") == ["back"]
         server.close()
         os.unlink(path)
-        assert [type(each) for each in answers(loop, asker, "/")] == [TelError]
+        assert [type(each) for each in answers(loop, asker, "/")] == [NoAnswer]
     port = free_port()
     assert outcome(answers(loop, Asker(loop, Place(f"127.0.0.1:{port}")), "/")[0]) == (
-        TelError, f"http://127.0.0.1:{port} does not answer: Connection refused; is the collector running?")
+        NoAnswer, f"http://127.0.0.1:{port} does not answer: Connection refused; is the collector running?")
     assert outcome(answers(loop, Asker(loop, Place(None, "/" + "x" * 200)), "/")[0]) == (
-        TelError, "/" + "x" * 200 + " does not answer: AF_UNIX path too long; is the collector running?")
+        NoAnswer, "/" + "x" * 200 + " does not answer: AF_UNIX path too long; is the collector running?")
 
 
 def test_a_name_that_is_not_known_is_said_at_once(loop, monkeypatch):
@@ -668,7 +668,7 @@ def test_the_addresses_of_a_name_are_tried_in_turn(loop, serving, monkeypatch):
     assert answers(loop, asker, "/", "/") == [1, 2]
     assert asker._at == 1                               # remembered: the first is not asked each time
     monkeypatch.setattr(Place, "addresses", lambda self: [(socket.AF_INET, closed), (socket.AF_INET, closed)])
-    assert [type(each) for each in answers(loop, Asker(loop, Place("x")), "/")] == [TelError]
+    assert [type(each) for each in answers(loop, Asker(loop, Place("x")), "/")] == [NoAnswer]
 
 
 def test_a_unix_socket_with_a_full_queue_is_tried_until_it_has_room(loop):
@@ -685,7 +685,7 @@ def test_a_unix_socket_with_a_full_queue_is_tried_until_it_has_room(loop):
                 waiting.connect(path)
                 queued.append(waiting)
         asker = Asker(loop, Place(None, path), timeout_s=0.2)
-        assert outcome(answers(loop, asker, "/")[0]) == (TelError, f"{path} did not answer within 0.2 s")
+        assert outcome(answers(loop, asker, "/")[0]) == (NoAnswer, f"{path} did not answer within 0.2 s")
         asker, said = Asker(loop, Place(None, path)), []
         asker.ask("/", said.append)
 
@@ -725,7 +725,7 @@ def test_a_collector_that_asks_for_a_token_gets_it(loop, serve, tmp_path):
     collector = serve("--token-file", str(tmp_path / "token"))
     place = Place(f"127.0.0.1:{collector.port}")
     assert outcome(answers(loop, Asker(loop, place), "/api/summary")[0]) == (
-        TelError, f"http://127.0.0.1:{collector.port} asks for a token: give --token-file")
+        NotAllowed, f"http://127.0.0.1:{collector.port} asks for a token: give --token-file")
     assert is_summary(answers(loop, Asker(loop, place, "0123456789abcdef0123456789abcdef"), "/api/summary")[0])
 
 
@@ -736,7 +736,7 @@ def test_a_collector_that_comes_back_is_asked_again(loop, serve):
         asker = Asker(loop, Place(None, path))
         assert is_summary(answers(loop, asker, "/api/summary")[0])
         collector.stop()
-        assert [type(each) for each in answers(loop, asker, "/api/summary")] == [TelError]
+        assert [type(each) for each in answers(loop, asker, "/api/summary")] == [NoAnswer]
         collector.start()
         assert is_summary(answers(loop, asker, "/api/summary")[0])
 

@@ -15,11 +15,13 @@ import running
 from modwsgi_tel import agent, docgen
 from modwsgi_tel.agent.settings import PREFIX as AGENT_PREFIX
 from modwsgi_tel.agent.settings import SETTINGS
+from modwsgi_tel.extras.table import EXTRAS
+from modwsgi_tel.openmetrics.table import HISTOGRAM, METRICS, series_of
 from modwsgi_tel.options import BY_COMMAND, COMMANDS, EXIT_STATUS, OPTIONS, PROGRAM, options_of, read, variable
 from modwsgi_tel.web.routes import ROUTES
 from modwsgi_tel.wire.fields import FIELDS, KINDS
 
-PAGES = ("man/modwsgi-tel.1", "man/modwsgi-tel-records.5", "man/modwsgi-tel-agent.7")
+PAGES = ("man/modwsgi-tel.1", "man/modwsgi-tel-records.5", "man/modwsgi-tel-agent.7", "man/modwsgi-tel-metrics.5")
 WRITTEN = (*PAGES, "README.md", "CHANGELOG.md", "LICENSE", "modwsgi_tel/README.md", "modwsgi_tel/docgen.py", "bench/run")
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAM_WORDS = ("python3 -m modwsgi_tel", "modwsgi-tel.pyz", "modwsgi-tel")
@@ -47,10 +49,9 @@ def test_what_is_checked_in_is_what_the_tables_make():
 
 
 def test_check_names_what_differs_and_writes_nothing_and_a_run_mends_it(tmp_path, capsys):
-    os.mkdir(tmp_path / "man")
-    shutil.copy(os.path.join(running.ROOT, "README.md"), tmp_path)
-    for page in PAGES:
-        shutil.copy(os.path.join(running.ROOT, page), tmp_path / page)
+    for path in docgen.documents(running.ROOT):
+        os.makedirs(os.path.dirname(tmp_path / path), exist_ok=True)
+        shutil.copy(os.path.join(running.ROOT, path), tmp_path / path)
     assert docgen.main(["--check"], str(tmp_path)) == 0
     spoiled = content("README.md").replace("| `serve` | ", "| `serve` | by hand: ")
     (tmp_path / "README.md").write_text(spoiled, encoding="utf-8")
@@ -147,6 +148,12 @@ def test_every_setting_and_function_of_the_agent_is_in_its_page_and_no_other():
     assert sorted(re.findall(r"^\.It Li agent\.(\w+)", functions, re.MULTILINE)) == agent.__all__
 
 
+def test_every_metric_is_in_its_page_and_no_other():
+    page = plain(content(PAGES[3]))
+    assert re.findall(r"^\.It Li (modwsgi_\w+)$", page, re.MULTILINE) == [
+        metric.name if metric.type == HISTOGRAM else series_of(metric)[0] for metric in METRICS]
+
+
 # --- README -------------------------------------------------------------------------------------
 
 def commands_in(text):
@@ -183,7 +190,7 @@ def test_every_flag_in_the_readme_is_an_option_here_or_in_a_named_other_program(
     others = {"--unix-socket", "--now", "--help", "--version", "--telemetry-service", "--telemetry-interval",
               "--slow-requests", "--telemetry-options", "--fetch-peer",
               "--bind", "--workers", "--threads", "--plugin", "--http-socket", "--master", "--processes", "--enable-threads", "--wsgi-file",
-              "--create"}
+              "--create", "--service-script"}
     known = {"--" + option.name for option in OPTIONS}
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", content("README.md")))
     assert flags - known - others == set()
@@ -205,31 +212,22 @@ def test_a_cron_line_has_no_bare_per_cent_sign():
     assert lines and [line for line in lines if re.search(r"(?<!\\)%", line)] == []
 
 
-def test_systemd_finds_no_fault_in_the_unit(tmp_path):
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze (apt-get install systemd)")
-    unit = re.search(r"```ini\n(.*?)```", content("README.md"), re.DOTALL).group(1)
-    program = tmp_path / "modwsgi-tel.pyz"
-    program.write_text("#!/bin/sh\n", encoding="utf-8")
-    program.chmod(0o755)
-    assert "ExecStart=/usr/local/bin/modwsgi-tel.pyz " in unit
-    path = tmp_path / "modwsgi-tel.service"
-    path.write_text(unit.replace("/usr/local/bin/modwsgi-tel.pyz", str(program)), encoding="utf-8")
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], timeout=60, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True)
-    about = [line for line in done.stdout.splitlines() if "modwsgi-tel" in line]
-    assert about == [] and done.returncode == 0, done.stdout
-
-
 def test_the_unit_says_what_the_directives_say():
-    text = content("README.md")
-    unit = re.search(r"```ini\n(.*?)```", text, re.DOTALL).group(1)
-    directives = re.search(r"```apache\n(.*?)```", text, re.DOTALL).group(1)
+    unit = content("modwsgi_tel/extras/static/systemd/modwsgi-tel.service")
+    directives = re.search(r"```apache\n(.*?)```", content("README.md"), re.DOTALL).group(1)
+    variables = dict(re.findall(r"^Environment=(MODWSGI_TEL_\w+)=(.*)$", unit, re.MULTILINE))
     words = shlex.split(re.search(r"^ExecStart=\S+ serve (.*)$", unit, re.MULTILINE).group(1))
-    values = read("serve", words, {})
+    values = read("serve", words, variables)
     assert f"WSGITelemetryService {values.listen} interval=" in directives
     assert os.path.dirname(values.listen) == "unix:/run/" + re.search(r"^RuntimeDirectory=(.*)$", unit, re.MULTILINE).group(1)
     assert f"SupplementaryGroups={values.socket_group}\n" in unit
+    assert values.listen[5:] in content("README.md") and values.http_socket in content("README.md")
+
+
+def test_what_the_page_extracts_is_there():
+    named = re.findall(r"extras ((?:[\w.$-]+/[\w.$-]+))", content("README.md"))
+    known = {extra.name for extra in EXTRAS}
+    assert named and [name for name in named if "$" not in name and name not in known] == []
 
 
 # Runs one example after another in a process of its own, with the socket's path as its argument; then a request.
@@ -257,7 +255,7 @@ held.stop()
 
 
 def test_the_agents_examples_run(tmp_path):
-    examples = re.findall(r"^```python\n(.*?)^```$", content("README.md"), re.DOTALL | re.MULTILINE)
+    examples = re.findall(r"^```python\n(.*?)^```$", content("README.md").split("\n## The agent\n")[1], re.DOTALL | re.MULTILINE)
     assert examples[0].strip() == docgen.AGENT_LINE == examples[1].strip().replace("\n", "; ")
     done = subprocess.run([sys.executable, "-c", EXAMPLES, f"unix:{tmp_path}/none.sock"], input="\f".join(examples), timeout=30,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
@@ -281,7 +279,8 @@ def test_the_agents_lines_for_apache_name_one_group_and_the_file_that_is_made():
 def modules():
     """Names of all modules, without `modwsgi_tel.`; of a package that holds more than a docstring too."""
     base = os.path.join(running.ROOT, "modwsgi_tel")
-    for folder, _, names in os.walk(base):
+    for folder, folders, names in os.walk(base):
+        folders[:] = [each for each in folders if each != "static"]
         for name in names:
             path = os.path.join(folder, name)
             if name.endswith(".py") and (name != "__init__.py" or (folder != base and os.path.getsize(path))):

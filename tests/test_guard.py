@@ -134,6 +134,18 @@ def test_a_post_passes_only_from_our_own_page_or_from_no_page(host, header, stat
         assert verdict(guard, websocket) == status
 
 
+@pytest.mark.parametrize("forwarded, status", [
+    ("ops.example.org", None), ("OPS.example.org:80", None), ("inner, ops.example.org", None), (" ops.example.org ,x", None),
+    ("x," * 20 + "ops.example.org", 403), ("ops.example.org:8080", 403), ("evil.example", 403), ("", 403), ("[", 403), ("a b", 403)])
+def test_a_proxy_may_name_the_host_that_it_was_asked_for(forwarded, status):
+    """mod_proxy's X-Forwarded-Host; no page of another site can have a browser send it."""
+    headers = "Origin: http://ops.example.org", "X-Forwarded-Host: " + forwarded
+    assert verdict(Guard(LOOPBACK), a_post(*headers)) == status
+    assert verdict(Guard(LOOPBACK), a_request("GET /ws HTTP/1.1", *headers, "Upgrade: websocket")) == status
+    assert verdict(Guard(LOOPBACK), a_post(*headers, "Sec-Fetch-Site: cross-site")) == 403
+    assert verdict(Guard(LOOPBACK), a_post(*headers, host="ops.example.org")) == 421       # Host is judged by itself
+
+
 def test_an_origin_without_a_host_to_compare_with_is_foreign():
     assert verdict(Guard(LOOPBACK), a_request("POST / HTTP/1.0", "Origin: http://localhost", host=None)) == 403
     assert verdict(Guard(LOOPBACK, unix=True), a_post("Origin: http://", host="")) == 403

@@ -516,7 +516,7 @@ def test_nothing_is_promised_to_http_1_0_nor_without_a_body_nor_after_an_error()
 
 # --- responses ------------------------------------------------------------------------
 
-SAFE = b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\r\n"
+SAFE = b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: same-origin\r\n\r\n"
 HTTP_1_0 = a_request(version=(1, 0), keep_alive=False)
 GZIP = a_request(accepts_gzip=True)
 
@@ -572,11 +572,11 @@ def test_an_error_is_answered_in_json_with_its_status_and_headers():
 
 
 def test_these_are_the_statuses():
-    assert list(REASONS) == [100, 200, 202, 204, 302, 303, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 417, 421, 429, 431,
-                             500, 501, 503, 505]
+    assert list(REASONS) == [100, 101, 200, 202, 204, 302, 303, 304, 308, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 417, 421, 426,
+                             429, 431, 500, 501, 503, 505]
 
 
-@pytest.mark.parametrize("status", sorted(set(REASONS) - {100, 204, 304}))
+@pytest.mark.parametrize("status", sorted(set(REASONS) - {100, 101, 204, 304}))
 def test_every_status_has_its_line(status):
     assert b"".join(pieces(a_request(), Response(status))) == (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 0\r\n"

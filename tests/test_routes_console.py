@@ -453,8 +453,31 @@ def test_the_series_over_http_has_its_columns_named_and_a_point_for_each_five_se
         point and [*point[:slow], None, *point[slow + 1:]] for point in found["points"]]
     assert asked.get("/api/series?group=none")["points"] == [None] * 12
     assert len(asked.get("/api/series?window=10m")["points"]) == 120
-    assert [asked.body("/api/series?" + query)[0] for query in ("process=99999999", "process=x",
-                                                                "window=2m")] == [404, 400, 400]
+    assert [asked.body("/api/series?" + query)[0] for query in ("process=99999999", "process=x", "since=x",
+                                                                "window=2m")] == [404, 400, 400, 400]
+
+
+def test_who_has_the_older_points_asks_for_those_that_began_since():
+    fleet, worker = a_fleet(), Worker()
+    for at in range(60):
+        fold(fleet, worker.tick(2), now=float(at))
+    asked, [process] = Asked(fleet, 62.0), fleet.processes()
+    for of in ("", "&group=app", f"&process={process.id}"):
+        for window, points in (("1m", 12), ("10m", 120)):
+            whole = asked.get(f"/api/series?window={window}{of}")
+            assert (whole["first"], len(whole["points"])) == (12 - points, points)     # a point is of 5 seconds of the collector's clock
+            for since, first in ((WALL + 44.9, 9), (WALL + 45.0, 10), (WALL - 1e12, 12 - points), (WALL + 1e12, 12)):
+                newer = asked.get(f"/api/series?window={window}{of}&since={since!r}")
+                assert newer == {**whole, "first": first, "points": whole["points"][points - 12 + first:]}
+
+
+def test_a_process_is_told_by_its_id_alone():
+    fleet = a_fleet()
+    for pid in (7, 8):
+        fold(fleet, Worker(pid).tick(2), now=1.0)
+    asked, second = Asked(fleet, 2.0), fleet.processes()[1]
+    assert asked.get(f"/api/processes/any?id={second.id}") == asked.get("/api/processes/8")
+    assert [asked.body("/api/processes/any" + query)[0] for query in ("", "?id=99999", "?id=x")] == [404, 404, 400]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -488,7 +511,7 @@ def test_the_event_log_is_cut_to_its_newest():
 def paths_of(fleet):
     """All that can be asked of a fleet with plain parameters."""
     for route in ROUTES:
-        if route.method != "GET" or not route.path.startswith("/api"):
+        if route.method != "GET" or not route.path.startswith("/api/"):
             continue
         processes = fleet.processes()[:3] if route.path.endswith("PID") or "process" in route.parameters else [None]
         for process in processes:
@@ -543,7 +566,7 @@ HOSTILE = ("", "0", "-1", "1e400", "nan", "inf", "9" * 12, "9" * 13, "9" * 5000,
 
 
 @pytest.mark.parametrize("route",
-                         [route for route in ROUTES if route.path.startswith("/api") and route.method == "GET"],
+                         [route for route in ROUTES if route.path.startswith("/api/") and route.method == "GET"],
                          ids=lambda route: route.path)
 def test_whatever_stands_in_a_parameter_it_is_answered_or_refused_in_one_line(route):
     asked = Asked(a_busy_fleet(12), 20.0)

@@ -26,14 +26,14 @@ CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
 DEADLINE_S = 20.0
 # path -> parameters that it knows
 TABLE = ("sort", "order", "offset", "limit", "search", "life")
-ROUTES = {"/": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
+ROUTES = {"/": (), "/api": (), "/api/summary": ("window", "parts"), "/api/state": ("group", "pid", "since", "samples"),
           "/api/processes": ("group", "pid", "since", *TABLE, "window", "tree", "stacktraces", "flat", "no_system"),
           "/api/workers": ("group", "pid", "offset", "limit"),
           "/api/slow": ("group", "pid", "since", *TABLE, "id", "pivots", "pivots_sort"),
           "/api/exceptions": ("group", "pid", "since", "sort", "order", "offset", "limit", "search", "id"),
           "/api/stacks": ("group", "pid", "id", "offset", "limit"), "/api/gc": ("group", "pid", "offset", "limit", "window"),
-          "/api/series": ("window", "group", "process"), "/api/lifecycle": ("group", "pid", "since", "limit"),
-          "/api/histogram": ("phase", "group", "window"), "/healthz": (), "/version": ()}
+          "/api/series": ("window", "group", "process", "since"), "/api/lifecycle": ("group", "pid", "since", "limit"),
+          "/api/histogram": ("phase", "group", "window"), "/metrics": (), "/healthz": (), "/version": ()}
 STREAMED = ("/api/summary", "/api/state", "/api/processes", "/api/slow", "/api/lifecycle")
 
 
@@ -262,9 +262,9 @@ def error_of(answer):
 
 
 @pytest.mark.parametrize("request_, status", [
-    (get("/nope"), 404), (get("/api"), 404), (get("/api/state/"), 404), (get("//version"), 404),
+    (get("/nope"), 404), (get("/api/"), 404), (get("/api/state/"), 404), (get("//version"), 404),
     (get("/../etc/passwd"), 404), (get("/%2e%2e/etc/passwd"), 404), (get("/api/processes/"), 404),
-    (get("/api/processes/0"), 404), (get("/api/processes/x"), 404), (get("/api/processes/PID"), 404),
+    (get("/api/processes/0"), 404), (get("/api/processes/any"), 404), (get("/api/processes/any?id=999999"), 404), (get("/api/processes/x"), 404), (get("/api/processes/PID"), 404),
     (get("/api/processes/" + "9" * 5000), 404), (get("/api/processes/%C2%B2"), 404), (get("/api/processes/-1"), 404),
     (get("/version", "POST", Content_Length=0), 405), (get("/api/slow/clear"), 405), (get("/version", "DELETE"), 405),
     (get("/version", "OPTIONS"), 405), (get("/api/processes/1", "POST", Content_Length=0), 405),
@@ -744,15 +744,15 @@ def test_a_root_path_is_served_with_and_without_it(serve):
     for path in ("/telemetryversion", "/telemetry/telemetry/version", "/other/version"):
         assert collector.get(path)[0] == 404, path
     wanted = ["/telemetry" + path for path in ROUTES]
-    assert links(collector, "/") == links(collector, "/telemetry/") == wanted
-    assert links(collector, "/", X_Forwarded_Prefix="/other") == wanted
+    assert links(collector, "/api") == links(collector, "/telemetry/api") == wanted
+    assert links(collector, "/api", X_Forwarded_Prefix="/other") == wanted
 
 
 def test_a_forwarded_prefix_is_in_the_links_when_it_is_a_plain_path(full):
-    assert links(full, "/") == list(ROUTES)
-    assert links(full, "/", X_Forwarded_Prefix="/a/b") == ["/a/b" + path for path in ROUTES]
+    assert links(full, "/api") == list(ROUTES)
+    assert links(full, "/api", X_Forwarded_Prefix="/a/b") == ["/a/b" + path for path in ROUTES]
     for wrong in ('"><script>', "//evil.example", "javascript:x", "/a/../b", "/a b"):
-        assert links(full, "/", X_Forwarded_Prefix=wrong) == list(ROUTES)
+        assert links(full, "/api", X_Forwarded_Prefix=wrong) == list(ROUTES)
     text = full.get("/", {"X-Forwarded-Prefix": "/a"})[2].decode()
     assert "GET  /a/version\n" in text and "POST /a/api/slow/clear\n" in text
 
@@ -762,9 +762,10 @@ def test_the_list_of_paths_names_all_for_curl_and_for_a_browser(full):
     assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
     for path in ROUTES:
         assert f"GET  {path}" in body.decode()
-    status, headers, body = full.get("/", {"Accept": "text/html,*/*"})
-    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert headers["content-security-policy"].startswith("default-src 'none'")
+    for path in ("/", "/api"):
+        status, headers, body = full.get(path, {"Accept": "text/html,*/*"})
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert headers["content-security-policy"].startswith("default-src 'none'")
 
 
 # --- what it answers -----------------------------------------------------------------------------------------

@@ -315,22 +315,8 @@ def test_a_read_that_dies_hurts_nobody_else(monkeypatch):
 
 # --- as systemd runs it -------------------------------------------------------------------
 
-with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
-    [UNIT] = [unit for unit in re.findall(r"```ini\n(.*?)```", readme.read(), re.DOTALL) if " stack-helper " in unit]
-
-
-def test_systemd_finds_no_fault_in_its_unit(tmp_path):
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze (apt-get install systemd)")
-    program = tmp_path / "modwsgi-tel.pyz"
-    program.write_text("#!/bin/sh\n", encoding="utf-8")
-    program.chmod(0o755)
-    path = tmp_path / "modwsgi-tel-stacks.service"
-    path.write_text(UNIT.replace("/usr/local/bin/modwsgi-tel.pyz", str(program)), encoding="utf-8")
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], timeout=60, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True)
-    about = [line for line in done.stdout.splitlines() if "modwsgi-tel" in line]
-    assert about == [] and done.returncode == 0, done.stdout
+with open(os.path.join(ROOT, "modwsgi_tel", "extras", "static", "systemd", "modwsgi-tel-stacks.service"), encoding="utf-8") as unit:
+    UNIT = unit.read()
 
 
 @needs_root

@@ -204,7 +204,7 @@ def test_hostile_text_is_strict_json_and_utf_8():
          worker.stopping(b"\xf0\x28"), worker.datagram(2, stamp=float("nan")), worker.gc_event(duration=float("nan")))
     asked = Asked(fleet)
     for route in ROUTES:
-        if route.method == "GET" and route.path.startswith("/api"):
+        if route.method == "GET" and route.path.startswith("/api/"):
             [process] = fleet.processes()
             status, body = asked.body(route.path.replace("PID", "7") + (
                 f"?process={process.id}" if "process" in route.parameters else ""))
@@ -399,6 +399,7 @@ def test_health_index_and_version():
     assert (status, strict(body)["wrong"]) == (503, ["the disk is full"])
     index = Asked(a_fleet()).body("/")[1].decode()
     assert all(route.path in index for route in ROUTES)
-    assert b"<table>" in Asked(a_fleet()).body("/", "GET", "Accept: text/html")[1]
+    for path, wanted in (("/", b"<main"), ("/api", b"<table>")):
+        assert wanted in Asked(a_fleet()).body(path, "GET", "Accept: text/html")[1]
     assert Asked(a_fleet()).get("/version")["summary_version"] == 1
     assert Asked(a_fleet()).body("/nothing")[0] == 404

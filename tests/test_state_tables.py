@@ -309,6 +309,15 @@ def test_slow_requests_are_sorted_with_equal_ones_in_the_order_they_came(sort, a
     assert " ".join(log_ids(fleet, sort=sort, descending=True)) == descending
 
 
+@pytest.mark.parametrize("lives", [None, ("active",), ("stale", "lost"), ("completed",), ("lost", "completed")])
+def test_a_page_by_state_is_that_of_the_whole_table_whether_or_not_it_is_made_of_what_is_kept_in_that_order(lives):
+    fleet = slow_fleet()
+    for limit in range(8):
+        for offset in range(8):
+            ask = Ask("state", offset=offset, limit=limit, lives=lives and frozenset(lives))
+            assert view.run(tables.slow_page(fleet, None, ask, 30.0)) == view.run(tables.slow_page(fleet, everything, ask, 30.0))
+
+
 def test_every_sort_of_slow_requests_is_tested():
     marks = test_slow_requests_are_sorted_with_equal_ones_in_the_order_they_came.pytestmark
     assert {row[0] for row in marks[0].args[1]} - {""} == set(SLOW_SORTS)

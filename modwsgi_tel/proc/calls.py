@@ -57,7 +57,7 @@ class Call:
     text: the line of /proc that told it.  name: as "recvfrom"; "" where it is in none and waits for a page of memory.
     wanted: [(fd, direction)] of the descriptors that it waits for; direction: "read", "write", "connect", "accept", "lock" or "".
     kind, said: what is waited for where that is no descriptor, and in words.  timeout_s: after which it gives up, or None.
-    path: of a file.  address: (kind, text) of who is to be connected.  child: a pid in its own namespace, 0 for any.  is_lock: of a file.
+    path: of a file.  address: (kind, text) of who is to be connected, or to get a datagram.  child: a pid in its own namespace, 0 for any.  is_lock: of a file.
     """
 
     def __init__(self, text, name, arguments=()):
@@ -141,6 +141,8 @@ class Calls:
             call.wanted = [(_signed(first[place]), direction)]
             if name == "connect":
                 call.address = self._socket_address(first[1], first[2])
+            elif name == "sendto" and first[4]:
+                call.address = self._socket_address(first[4], first[5])
         elif name in _BY_PATH:
             folder, path = _BY_PATH[name]
             call.kind, call.path = "file", self._path(None if folder is None else _signed(first[folder]), first[path])

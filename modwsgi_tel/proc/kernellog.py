@@ -31,11 +31,12 @@ _OTHER = re.compile(r"task (?P<name>.*):(?P<pid>\d+) blocked for more than|soft 
 _ENDS_OOM = re.compile(r"oom-kill:|oom_reaper: |invoked oom-killer")    # lines around the one that names the victim
 
 
-def read(since, path=_PATH):
+def read(since, path=_PATH, event_of=None):
     """([{"at": wall seconds, "text", "kind": "oom", "segfault" or "other", "pid", "name"}] of what the kernel logged since then, oldest
     first, one line on why that cannot be read or "").  pid and name are None where the line has none; the pid is that of the host.
 
     At most the last 500; what has nothing to do with processes, memory, disks and the network is left out.  Never waits.
+    event_of: makes other events of a record, as parse does.
     """
     found, reason = [], ""
     try:
@@ -60,7 +61,7 @@ def read(since, path=_PATH):
                 break
             if not record:
                 break
-            event = parse(record, boot)
+            event = (event_of or parse)(record, boot)
             if event is not None and event["at"] >= since:
                 found.append(event)
     finally:
@@ -68,15 +69,20 @@ def read(since, path=_PATH):
     return found[-_EVENTS_MOST:], reason
 
 
-def parse(record, boot):
-    """The event of one record of /dev/kmsg, as read has it; None of one that is none.  boot: wall seconds."""
+def line(record, boot):
+    """(wall seconds, text) of one record of /dev/kmsg; None of one that is none.  boot: wall seconds."""
     head, _, rest = record.partition(b";")
     words = head.split(b",")
     if len(words) < 3 or not words[2].isdigit():
         return None
-    text = rest.partition(b"\n")[0].decode("utf-8", "replace")
-    told = _told(text)
-    return told and {"at": boot + int(words[2]) / 1e6, "text": masked(text)[:_TEXT_MOST], **told}
+    return boot + int(words[2]) / 1e6, rest.partition(b"\n")[0].decode("utf-8", "replace")
+
+
+def parse(record, boot):
+    """The event of one record, as read has it; None of one that is none, and of one that is left out."""
+    found = line(record, boot)
+    told = found and _told(found[1])
+    return told and {"at": found[0], "text": masked(found[1])[:_TEXT_MOST], **told}
 
 
 def _told(text):

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 
-from modwsgi_tel.errors import Nonsense, TelError, UsageError
+from modwsgi_tel.errors import NoAnswer, Nonsense, NotAllowed, TelError, UsageError
 
 LARGEST = 64 << 20                      # bytes of an answer
 HEAD = 65536                            # bytes of its head, and of its trailer
@@ -324,11 +324,11 @@ class Reader:
 def understood(place, path, status, body):
     """The JSON of a whole answer.
 
-    Raises TelError when a token is asked for, Nonsense for any other status than 200 and 202 and
+    Raises NotAllowed when a token is asked for, Nonsense for any other status than 200 and 202 and
     for what is no strict JSON.
     """
     if status == 401:
-        raise TelError(f"{place.where} asks for a token: give --token-file")
+        raise NotAllowed(f"{place.where} asks for a token: give --token-file")
     try:
         answer = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -350,16 +350,17 @@ def _error(place, path, timeout_s, error):
     if isinstance(error, TooMuch):
         return Nonsense(f"{place.where}{path}: more than {LARGEST >> 20} MiB")
     if isinstance(error, socket.timeout):
-        return TelError(f"{place.where} did not answer within {timeout_s:g} s")
-    return TelError(f"{place.where} does not answer: {error.strerror or error}; is the collector running?")
+        return NoAnswer(f"{place.where} did not answer within {timeout_s:g} s")
+    return NoAnswer(f"{place.where} does not answer: {error.strerror or error}; is the collector running?")
 
 
 # --- waiting for the answer -------------------------------------------------------------
 
-def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0):
+def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0, method="GET"):
     """The JSON that the collector answers at `path`.
 
-    Raises TelError when there is no answer in time, Nonsense when it is none that could be meant.
+    Raises NoAnswer when there is none in time, NotAllowed when a token is asked for, Nonsense when it is none that could
+    be meant.
     """
     place = Place(url, http_socket)
     deadline = time.monotonic() + timeout_s
@@ -367,7 +368,7 @@ def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0):
     try:
         with _connected(place.addresses(), deadline) as connection:
             connection.settimeout(_left(deadline))
-            connection.sendall(place.request(path, token))
+            connection.sendall(place.request(path, token, method))
             whole = False
             while not whole:
                 connection.settimeout(_left(deadline))

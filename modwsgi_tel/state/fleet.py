@@ -23,7 +23,7 @@ from modwsgi_tel.state.series import Series
 from modwsgi_tel.state.sequence import DUPLICATE, RESTART
 from modwsgi_tel.state.slow import SlowTable
 from modwsgi_tel.state.taken import Taken
-from modwsgi_tel.state.window import COUNTERS, SLOT_S, SLOW_COMPLETED, SUMS, GroupWindows
+from modwsgi_tel.state.window import COUNTERS, NO_PAUSES, SLOT_S, SLOW_COMPLETED, SUMS, GroupWindows, Histograms
 from modwsgi_tel.wire.buckets import merge
 from modwsgi_tel.wire.fields import (AGENT_FLAG, AGENT_NUMBER, GC_EVENT, GC_SNAPSHOT, PRIVATE_KINDS, PROCESS_METRICS, PROCESS_STARTED,
                                      PROCESS_STOPPED, PROCESS_STOPPING, REQUEST_METRICS, SERVER_METRICS, SLOW_REQUEST, kind_name)
@@ -48,22 +48,42 @@ _VANISH_WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 class Group:
-    """What outlives the processes of a (hostname, process_group): counters and windows."""
+    """What outlives the processes of a (hostname, process_group): counters and windows.
 
-    __slots__ = ("name", "counters", "windows", "series", "lost", "started", "stopped", "vanished", "reasons", "processes",
-                 "slow_lost", "present")
+    `counters`, `histograms` and `pauses` are of all closed slots, since the group is known.
+    """
+
+    __slots__ = ("name", "counters", "histograms", "pauses", "windows", "series", "lost", "uncertain", "exceptions", "started",
+                 "stopped", "vanished", "reasons", "processes", "slow_lost", "present", "_highest")
 
     def __init__(self, name):
         self.name = name
-        self.counters = [0] * len(SUMS)     # of all closed slots
+        self.counters = [0] * len(SUMS)
+        self.histograms = Histograms()
+        self.pauses = None                  # collections by GC_BOUNDS, once there are any
         self.windows = GroupWindows()
         self.series = Series()
-        self.lost = 0                       # datagrams, of processes that are forgotten
+        self.lost = self.uncertain = 0      # datagrams, of processes that are forgotten
+        self.exceptions = 0                 # of these too
         self.started = self.stopped = self.vanished = 0
         self.reasons = Counter()            # shutdown_reason -> processes; bounded by _count_reason
         self.slow_lost = 0
         self.present = frozenset()          # ids of the fields that forgotten processes have sent
         self.processes = {}                 # id -> Process
+        self._highest = {}
+
+    def close(self, slot):
+        """Add a closed slot to all that is kept for good."""
+        self.counters = merge(self.counters, slot.sums)
+        self.histograms.merge(slot.histograms)
+        if slot.pauses is not None:
+            self.pauses = merge(self.pauses or NO_PAUSES, slot.pauses)
+
+    def highest(self, name, amount):
+        """The largest amount that this was asked with, by name: a counter out of what can also be taken back, or of seconds,
+        which as floats make a little less in another order."""
+        amount = self._highest[name] = max(amount, self._highest.get(name, 0))
+        return amount
 
 
 class Fleet:
@@ -85,6 +105,7 @@ class Fleet:
         self.taken = Taken()                # stacks; off unless whoever has this reads some
         self.sampling = Sampling()          # what the kernel says of the processes, now and then
         self.inside = Inside()              # what agents in the applications tell
+        self.stream = None                  # a state.stream.Stream while somebody wants each record
         self.troubled = []                  # processes with active slow requests, and silent ones, at the last `expire`
         self.interpreters_lost = 0          # of processes that are forgotten
         self.events = Ring(limits.events)
@@ -150,7 +171,7 @@ class Fleet:
         if process.silent_now is not None and (process.life != VANISHED or makes_process(kind)):
             process.speaks_again(wall)
         if agent is not None and self._inside(kind, key, process, agent, shape, datagram, now, wall):
-            pass
+            kind = PRIVATE_KINDS            # no record of mod_wsgi's, or another one stands for it
         elif kind == REQUEST_METRICS:
             if shape is not process.shape or datagram[shape.identity] != process.identity:
                 # a further agent says who the process is as the first one does, or not at all
@@ -171,6 +192,8 @@ class Fleet:
             process.chain.append(wall, now, process.who.sender_pid, datagram)
         else:
             self._count_kind(process, kind)
+        if self.stream is not None:
+            self.stream.record(kind, shape, datagram, wall)
         if self.budget.held > self.limits.keep_bytes:
             self._trim(now, wall)
 
@@ -191,6 +214,8 @@ class Fleet:
             process.windows.open.sums[SLOW_COMPLETED] += 1
         elif process.ended and process.slow_active:
             self._lose_requests(process, now, wall)         # its last tick may follow process_stopped
+        if self.stream is not None:
+            self.stream.slow(self.slow.newest, datagram, wall)
 
     @staticmethod
     def _count_kind(process, kind):
@@ -208,6 +233,8 @@ class Fleet:
         who = Who(*CREDENTIALS.unpack(sender), pid)
         if kind == SLOW_REQUEST:
             self.slow.take(key, who, None, shape, datagram, now, wall)
+            if self.stream is not None:
+                self.stream.slow(self.slow.newest, datagram, wall)
         elif PROCESS_STARTED <= kind <= PROCESS_STOPPED:
             self._event(kind_name(kind), pid, _header(datagram)[4], wall, shape.fields(datagram), who)
 
@@ -236,9 +263,12 @@ class Fleet:
         process.shape = shape
         if datagram[shape.identity] == process.identity and shape.ids <= process.present:
             return
-        before = self.groups.get(process.group)
-        if process.identify(shape, datagram) and before is not None:
-            before.processes.pop(process.id, None)
+        before, present = self.groups.get(process.group), process.present
+        if process.identify(shape, datagram) and before is not None and before.processes.pop(process.id, None) is not None:
+            slot = process.windows.close(process.windows.open.index)
+            if slot is not None:            # what it did until now stays with the group that it was in
+                self._close(before, process, slot)
+            before.present |= present
         self._group(process).processes[process.id] = process
 
     def _group(self, process):
@@ -251,8 +281,11 @@ class Fleet:
         return group
 
     def _closed(self, process, slot):
-        group = self._group(process)
-        group.counters = merge(group.counters, slot.sums)
+        self._close(self._group(process), process, slot)
+
+    @staticmethod
+    def _close(group, process, slot):
+        group.close(slot)
         group.windows.add(slot)
         group.series.add(slot, process.rss())
 
@@ -287,7 +320,7 @@ class Fleet:
 
     def _event(self, kind, pid, stamp, wall, fields, who, **more):
         """One entry of the event log, in the existing collector's shape."""
-        self.events.append({
+        event = {
             "kind": kind, "pid": pid, "stamp": stamp, "hostname": fields.get("hostname", "")[:TEXT_LENGTH],
             "process_group": fields.get("process_group", "")[:TEXT_LENGTH],
             "process_parent_pid": fields.get("process_parent_pid", 0),
@@ -295,7 +328,10 @@ class Fleet:
             "lifetime_request_count": fields.get("lifetime_request_count", 0),
             "active_requests_at_decision": fields.get("active_requests_at_decision", 0),
             "active_requests_at_exit": fields.get("active_requests_at_exit", 0),
-            "graceful_drain": fields.get("graceful_drain", 0), "received": wall, "sender_pid": who.sender_pid, **more})
+            "graceful_drain": fields.get("graceful_drain", 0), "received": wall, "sender_pid": who.sender_pid, **more}
+        self.events.append(event)
+        if self.stream is not None:
+            self.stream.event(event)
 
     # --- time happened ----------------------------------------------------------------
 
@@ -343,7 +379,11 @@ class Fleet:
         if slot is not None:
             self._closed(process, slot)
         group = self._group(process)
-        group.lost += process.lost()
+        lost, uncertain = process.losses()
+        group.lost += lost
+        group.uncertain += uncertain
+        if process.agents is not None:
+            group.exceptions += process.agents.exceptions
         group.present |= process.present
         self.interpreters_lost += process.interpreters_lost
         group.processes.pop(process.id, None)

@@ -1,10 +1,12 @@
 """One process as its datagrams tell it: identity, life, loss, windows, and its raw records."""
 import itertools
+from bisect import bisect_left
 from collections import OrderedDict, namedtuple
 
 from modwsgi_tel.state.chain import SMALL_BLOCK_BYTES, Chain
 from modwsgi_tel.state.sequence import Sequence
-from modwsgi_tel.state.window import GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, PERIOD_ID, SLOT_S, ProcessWindows
+from modwsgi_tel.state.window import (GC_BOUNDS, GC_DROPPED, GC_PAUSES, GC_PEAK, GC_SECONDS, NO_PAUSES, PERIOD_ID, SLOT_S,
+                                      ProcessWindows)
 from modwsgi_tel.wire.fields import KINDS, PRIVATE_KINDS
 from modwsgi_tel.wire.shapes import Wanted
 
@@ -208,6 +210,9 @@ class Process:
             if 0 <= seconds < 1e9:
                 sums[GC_PAUSES] += 1
                 sums[GC_SECONDS] += seconds
+                if self.windows.open.pauses is None:
+                    self.windows.open.pauses = list(NO_PAUSES)
+                self.windows.open.pauses[bisect_left(GC_BOUNDS, seconds)] += 1
                 if seconds > self.windows.open.peaks[GC_PEAK]:
                     self.windows.open.peaks[GC_PEAK] = seconds
             else:

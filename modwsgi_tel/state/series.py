@@ -97,23 +97,23 @@ class Series:
         return iter(self._points)
 
 
-def group_series(groups, name, now, wall):
-    """Points of some groups added up: a list of rows as in COLUMNS, None where nothing was received.
+def group_series(groups, name, now, wall, since=None):
+    """Points of some groups added up: a list of rows as in COLUMNS, None where nothing was received; those of `indexes`.
 
     A generator that yields between groups: within one, what closes must not be in it twice.
     """
-    indexes = _indexes(now, name)
+    wanted = indexes(name, now, wall, since)
     points = {}
     for group in groups:
         for point in group.series:
-            if point.index in indexes:
+            if point.index in wanted:
                 _at(points, point.index).merge(point)
         for process in group.processes.values():
             slot = process.windows.open
-            if slot.index in indexes and any(slot.sums):        # it closes with the next tick
+            if slot.index in wanted and any(slot.sums):        # it closes with the next tick
                 _at(points, slot.index).add(slot, process.rss())
         yield
-    return _rows(points, indexes, now, wall)
+    return _rows(points, wanted, now, wall)
 
 
 def _at(points, index):
@@ -123,27 +123,30 @@ def _at(points, index):
     return point
 
 
-def _indexes(now, name):
-    """The slots of a window, as a range: the newest is the one that has just passed."""
+def indexes(name, now, wall, since=None):
+    """The slots of a window, as a range: the newest is the one that has just passed; only those that began after `since`."""
     end = int(now // SLOT_S)
-    return range(end - POINTS[name], end)
+    begin = end - POINTS[name]
+    if since is not None:
+        begin = max(begin, min(end, int((since - wall + now) // SLOT_S) + 1))
+    return range(begin, end)
 
 
-def _rows(points, indexes, now, wall):
-    return [points[index].row(wall - (now - index * SLOT_S)) if index in points else None for index in indexes]
+def _rows(points, wanted, now, wall):
+    return [points[index].row(wall - (now - index * SLOT_S)) if index in points else None for index in wanted]
 
 
-def process_series(shapes, process, name, now, wall):
+def process_series(shapes, process, name, now, wall, since=None):
     """As group_series, of one process, read from its kept ticks; a generator that yields between their blocks."""
-    indexes = _indexes(now, name)
-    since = wall - (now - indexes[0] * SLOT_S)
+    wanted = indexes(name, now, wall, since)
+    since = wall - (now - wanted.start * SLOT_S)
     slots, rss = {}, {}
     for chain in (process.chain, *(item.chain for item in process.interpreters.values())):
         for stretch in chain.read(chain.position(), since_wall=since):
             yield
             for received, _, datagram in records(stretch.raw, stretch.records):
                 index = int((now - (wall - received)) // SLOT_S) if abs(wall - received) < 1e6 else -1
-                if index in indexes:
+                if index in wanted:
                     slot = slots.get(index)
                     if slot is None:
                         slot = slots[index] = Slot(index)
@@ -152,7 +155,7 @@ def process_series(shapes, process, name, now, wall):
     for index, slot in slots.items():
         points[index] = _Point(index)
         points[index].add(slot, rss[index])
-    rows = _rows(points, indexes, now, wall)
+    rows = _rows(points, wanted, now, wall)
     for row in rows:
         if row is not None:
             row[COLUMNS.index("slow")] = None           # its ticks do not tell

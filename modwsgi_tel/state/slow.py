@@ -57,8 +57,9 @@ class SlowTable:
         self.watch_bytes = self.watches_evicted = 0
         self.forgotten = 0
         self.seen = 0                   # requests so far
+        self.newest = None              # the key of the record that came last
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
-        self._ended = OrderedDict()     # key -> None, in order of their end
+        self._ended = {LOST: OrderedDict(), COMPLETED: OrderedDict()}      # of each: key -> None, in order of their end
         self._running = OrderedDict()   # key -> None, in order of their newest record
         self._stacks = OrderedDict()    # key -> None of those with a stack, in order of its time
         self._watched = OrderedDict()   # key -> bytes of those with a watch, in order of its change
@@ -80,6 +81,7 @@ class SlowTable:
         """
         state, thread, start, log_id = shape.read(_READ, datagram)
         key += log_id if log_id else b"\0" + struct.pack("<Qd", thread, start)
+        self.newest = key
         inside = datagram[7] >= 0x80    # wire.fields.AGENT_FLAG
         request = self._requests.get(key)
         if request is not None and inside:
@@ -114,8 +116,7 @@ class SlowTable:
             fresh = request.life != COMPLETED
             self._end(request, COMPLETED, now, wall)
             return fresh
-        if request.life == LOST:
-            self._ended.pop(key, None)
+        self._ended[LOST].pop(key, None)
         request.life = ACTIVE
         self._running[key] = None
         self._running.move_to_end(key)
@@ -124,11 +125,10 @@ class SlowTable:
         return False
 
     def _end(self, request, life, now, wall):
+        self._unlist(request)
         request.life = life
         request.ended_now, request.ended_wall = now, wall
-        self._running.pop(request.key, None)
-        self._ended.pop(request.key, None)
-        self._ended[request.key] = None
+        self._ended[life][request.key] = None
         if request.process is not None:
             request.process.slow_active.pop(request.key, None)
             request.process = None      # what has ended must not keep it in memory
@@ -137,10 +137,12 @@ class SlowTable:
         self.bytes -= len(request.datagram)
         self._drop_stack(request)
         self._drop_watch(request)
-        self._ended.pop(request.key, None)
-        self._running.pop(request.key, None)
+        self._unlist(request)
         if request.process is not None:
             request.process.slow_active.pop(request.key, None)
+
+    def _unlist(self, request):
+        self._ended.get(request.life, self._running).pop(request.key, None)
 
     def identity(self, key):
         """The Identity of a request, or None when it has gone."""
@@ -211,11 +213,12 @@ class SlowTable:
 
     def expire(self, now):
         """Forget what ended long ago, and what has been active without a word for as long."""
-        while self._ended:
-            key = next(iter(self._ended))
-            if self._requests.get(key).ended_now >= now - self.kept_s:
-                break
-            self._forget(key)
+        for ended in self._ended.values():
+            while ended:
+                key = next(iter(ended))
+                if self._requests.get(key).ended_now >= now - self.kept_s:
+                    break
+                self._forget(key)
         for key in list(itertools.takewhile(lambda key: self._requests.get(key).last_now < now - self.kept_s,
                                             self._running)):
             process = self._requests.get(key).process
@@ -246,6 +249,22 @@ class SlowTable:
     def keys(self):
         """The keys of now, for a reader that takes its time; `freeze` gives each, or None when it has gone."""
         return self._requests.keys()
+
+    def running(self):
+        """The keys of those that have not ended, in order of their newest record."""
+        return list(self._running)
+
+    def ended(self, life):
+        """How many have ended as LOST or COMPLETED, and their keys, the newest end first, to be read at once."""
+        return len(self._ended[life]), reversed(self._ended[life])
+
+    def look(self, key, now):
+        """(the request, its life now) of a key for one look, at a quarter of the cost of `freeze`; None when it has gone.
+
+        Of the request only what Slow has under the same name may be read.
+        """
+        request = self._requests.get(key)
+        return None if request is None else (request, self._life(request, now))
 
     def freeze(self, key, now):
         """The request of a key as a Slow, or None."""

@@ -149,7 +149,7 @@ def worker_row(fleet, number, now):
     for key in list(process.slow_active):
         request = fleet.slow.freeze(key, now)
         thread, server, duration, method, script, path = request.shape.read(_THREAD, request.datagram)
-        requests.append({"id": request.number, "slot": thread - 1 if thread else None, "age_s": age_s(request, duration),
+        requests.append({"id": request.number, "slot": thread - 1 if thread else None, "age_s": age_s(request.life, request.record_s, duration),
                          "method": _text(method), "path": _text(script) + _text(path), "process": process.id,
                          "pid": process.pid, "server_pid": server})
     fields = newest_fields(process)
@@ -172,11 +172,11 @@ _SLOW = Wanted(BY_NAME[name].id for name in (
     "slow_peer_ip", "slow_user_agent", "slow_log_id"))
 
 
-def _slow_key(sort, slow, values):
+def _slow_key(sort, slow, life, values, now):
     if sort == "process":
         return (slow.pid, slow.process_id or 0)
     if sort == "age":
-        return age_s(slow, values[0])
+        return age_s(life, now - slow.record_now, values[0])
     if sort == "start":
         return values[1] if abs(values[1]) < 1e18 else None
     if sort == "status":
@@ -186,43 +186,61 @@ def _slow_key(sort, slow, values):
     if sort == "url":
         return (values[4] or b"") + (values[5] or b"") + (values[6] or b"")
     if sort == "state":                 # what runs, the oldest first; then what ended, the newest first
-        age = age_s(slow, values[0])
-        return SLOW_LIVES.index(slow.life), -(age or 0) if slow.ended_wall is None else -slow.ended_wall
+        return SLOW_LIVES.index(life), -(age_s(life, now - slow.record_now, values[0]) or 0) if slow.ended_wall is None else -slow.ended_wall
     return 0
 
 
 SLOW_SORTS = ("state", "age", "process", "method", "status", "url", "start")
 
 
-def age_s(slow, duration):
-    """How old a request was at its end, or is now; None for nonsense."""
-    if slow.life == ACTIVE:
-        duration += slow.record_s
+def age_s(life, record_s, duration):
+    """How old a request was at its end, or is now, by what a record that is `record_s` seconds old says; None for nonsense."""
+    if life == ACTIVE:
+        duration += record_s
     return duration if 0 <= duration < 1e9 else None
 
 
 def slow_page(fleet, wants, ask, now):
-    """Keys of slow requests, for SlowTable.freeze."""
+    """Keys of slow requests, for SlowTable.freeze; `wants` is None when all are wanted."""
+    if wants is None and ask.sort == "state" and not ask.descending and not ask.search and ask.limit is not None:
+        return (yield from _newest_slow(fleet.slow, ask, now))
     word, found = ask.search.lower(), []
     for place, key in enumerate(fleet.slow.keys()):
         if place % (4 * BATCH) == 4 * BATCH - 1:
             yield
-        slow = fleet.slow.freeze(key, now)
-        if slow is None or not wants(slow) or not (ask.lives is None or slow.life in ask.lives):
+        slow, life = fleet.slow.look(key, now) or (None, None)
+        if slow is None or not (wants is None or wants(slow)) or not (ask.lives is None or life in ask.lives):
             continue
-        values = slow.shape.read(_SLOW, slow.datagram)
-        if word and word not in _slow_words(slow, values):
+        values = slow.shape.read(_SLOW, slow.datagram) if word or ask.sort else None
+        if word and word not in _slow_words(slow, life, values):
             continue
-        found.append((_slow_key(ask.sort, slow, values), key))
+        found.append((_slow_key(ask.sort, slow, life, values, now), key))
     return (yield from _page(found, ask))
 
 
-def _slow_words(slow, values):
+def _newest_slow(table, ask, now):
+    """`slow_page` in the order of "state", of the page's own requests and those that run: what ended is kept in that order."""
+    running = []
+    for place, key in enumerate(table.running()):
+        if place % (2 * BATCH) == 2 * BATCH - 1:
+            yield
+        slow, life = table.look(key, now) or (None, None)
+        if slow is not None and (ask.lives is None or life in ask.lives):
+            running.append((_slow_key("state", slow, life, slow.shape.read(_SLOW, slow.datagram), now), key))
+    page = yield from _page(running, ask._replace(offset=0, limit=None))
+    ended = [table.ended(life) for life in (LOST, COMPLETED) if ask.lives is None or life in ask.lives]
+    matched = len(page.items) + sum(count for count, _ in ended)
+    offset = max(0, min(ask.offset, matched - 1))
+    keys = chain(page.items, *(keys for _, keys in ended))
+    return Page(matched, offset, list(islice(keys, offset, offset + ask.limit)))
+
+
+def _slow_words(slow, life, values):
     _, _, status, method, host, script, path, peer, agent, log_id = values
     texts = " ".join(map(_text, (method, host)))
     url = "".join(map(_text, (host, script, path)))
     more = " ".join(map(_text, (peer, agent, log_id)))
-    return f"{texts} {url} {more} {status} {slow.pid} {slow.group[1]} {slow.life}".lower()
+    return f"{texts} {url} {more} {status} {slow.pid} {slow.group[1]} {life}".lower()
 
 
 # --- exceptions -------------------------------------------------------------------------------

@@ -137,10 +137,9 @@ def _merged(group, members, now, names=WINDOWS):
     neither: of a group of hundreds, for one look.
     """
     out = {name: _Sum() for name in names}
-    frozen = group.windows.freeze(now)
     for name in out:
-        for slot, spans in frozen.get(name, ()):
-            out[name].add(slot, spans)
+        if name != "now":
+            out[name].add(*group.windows.read(now, name))
     if "1m" in out or "10m" in out:
         yield
     first, minute = firsts(now)

@@ -42,6 +42,9 @@ PERIOD_MAX = 10 * MINUTE_S              # a longer period is a mistake, or what 
 # What a slot keeps the largest of: the longest time of each phase, then the longest collection.
 PEAKS = (*(f"{phase}_time_max" for phase in PHASES), "gc_pause_max")
 GC_PEAK = len(PHASES)
+# Collections are counted by their length too, up to and with each of these seconds, and beyond.
+GC_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+NO_PAUSES = (0,) * (len(GC_BOUNDS) + 1)
 _NO_PEAKS = [0.0] * len(PEAKS)
 _NOTHING = [0] * len(SUMS)
 
@@ -164,10 +167,11 @@ def cover(spans, begin, end):
 class Slot:
     """The sums of a stretch of time; `index` is its start divided by its length.
 
-    Of one process, so its ticks tell of the time from `ended` back over the sum of their periods.
+    Of one process, so its ticks tell of the time from `ended` back over the sum of their periods.  `pauses` are its
+    collections by GC_BOUNDS, or None; slots that are merged have none.
     """
 
-    __slots__ = ("index", "sums", "peaks", "histograms", "ended")
+    __slots__ = ("index", "sums", "peaks", "histograms", "ended", "pauses")
 
     def __init__(self, index):
         self.index = index
@@ -175,6 +179,7 @@ class Slot:
         self.sums = _NOTHING[:]
         self.peaks = _NO_PEAKS[:]
         self.histograms = Histograms()
+        self.pauses = None
 
     def tick(self, shape, datagram, number):
         """Add one request_metrics datagram; False, and nothing added, when its numbers are nonsense.
@@ -192,7 +197,7 @@ class Slot:
         whole = PERIOD_ID in shape.ids
         sums[0] += whole
         sums[1] += period
-        sums[3] += capacity * (period if whole else min(shape.read(_INTERVAL, datagram)[0], PERIOD_MAX))
+        sums[3] += capacity * (period if whole else max(0.0, min(PERIOD_MAX, shape.read(_INTERVAL, datagram)[0])))
         sums[4] += cpu_user * period
         sums[5] += cpu_system * period
         if requests:
@@ -289,9 +294,13 @@ class ProcessWindows:
 
     def roll(self, index):
         """Close the open slot and open the one with this index; returns what was closed, or None."""
-        slot = self.open
-        if slot.index >= index:         # the clock of a replay may stand still
+        if self.open.index >= index:    # the clock of a replay may stand still
             return None
+        return self.close(index)
+
+    def close(self, index):
+        """As `roll`, whatever the index: what came so far belongs to another group than what comes."""
+        slot = self.open
         self.open = Slot(index)
         if not any(slot.sums):
             return None
@@ -364,14 +373,17 @@ class GroupWindows:
     their intervals are.
     """
 
-    __slots__ = ("_short", "_long")
+    __slots__ = ("_short", "_long", "_read_key", "_read")
 
     def __init__(self):
         self._short = []                # entries in order of their index, at most SHORT
         self._long = []                 # at most LONG
+        self._read_key = None
+        self._read = {}                 # what `read` has added up
 
     def add(self, slot):
         """Add a closed slot of one process."""
+        self._read_key = None
         short = self._short
         if len(short) == SHORT and slot.index < short[0][0].index:
             entry = _entry(self._long, slot.index // SLOTS_IN_MINUTE, LONG)     # of one that was silent for long
@@ -391,12 +403,28 @@ class GroupWindows:
             for begin, end in old[1]:
                 cover(entry[1], begin, end)
 
-    def freeze(self, now):
-        """{"1m": [(Slot, spans)], "10m": [...]} of what is closed and not yet too old."""
+    def read(self, now, name):
+        """(Slot, spans) of window "1m" or "10m": all that is closed and not yet too old, added up; not to be changed.
+
+        Remembered until a slot closes or becomes too old: processes close theirs at about the same moment.
+        """
         first, minute = firsts(now)
-        return {"1m": [entry for entry in self._short if entry[0].index >= first],
-                "10m": [entry for entry in self._long if entry[0].index >= minute]
-                + [entry for entry in self._short if entry[0].index // SLOTS_IN_MINUTE >= minute]}
+        if (first, minute) != self._read_key:
+            self._read_key, self._read = (first, minute), {}
+        if name not in self._read:
+            held, spans = Slot(0), []
+            for slot, covered in self._entries(name, first, minute):
+                held.merge(slot)
+                for begin, end in covered:
+                    cover(spans, begin, end)
+            self._read[name] = held, spans
+        return self._read[name]
+
+    def _entries(self, name, first, minute):
+        if name == "1m":
+            return [entry for entry in self._short if entry[0].index >= first]
+        return ([entry for entry in self._long if entry[0].index >= minute]
+                + [entry for entry in self._short if entry[0].index // SLOTS_IN_MINUTE >= minute])
 
 
 def _entry(entries, index, most):

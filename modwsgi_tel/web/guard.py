@@ -11,6 +11,7 @@ COOKIE_AGE_S = 7 * 86400
 LOGIN = "/login"
 FORM_BYTES = 4096                       # of the login form: it is read before anyone has shown a token
 PREFIX_LENGTH = 128
+PROXIES = 8                             # one behind another, at most
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 WILDCARDS = frozenset(("0.0.0.0", "::", ""))
 
@@ -126,7 +127,9 @@ class Guard:
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if request.method in ("GET", "HEAD") and not websocket:
             return                      # reading across origins is the browser's to forbid: no CORS header allows it
-        if origin is not None and not _same_origin(origin, request.authority):
+        # mod_proxy names the host that it was asked for; no page can have a browser send such a header to another site
+        forwarded = request.headers.get("x-forwarded-host", "").split(",", PROXIES)[:PROXIES]
+        if origin is not None and not any(_same_origin(origin, name.strip(" ")) for name in (request.authority or "", *forwarded)):
             raise BadRequest(403, "the Origin is another site: only this collector's own page may do that")
         if "cross-site" in request.headers.get("sec-fetch-site", "").lower():
             raise BadRequest(403, "sent by a page of another site")
@@ -212,7 +215,7 @@ def _same_origin(origin, authority):
     """Whether an Origin header names the host and port that the request was sent to."""
     scheme, _, origin_authority = origin.partition("://")
     default = _DEFAULT_PORTS.get(scheme.lower())
-    if default is None or not origin_authority or authority is None:
+    if default is None or not origin_authority or not authority:
         return False                    # "null", an extension, a file: none is our page
     try:
         host, port = split_authority(origin_authority)

@@ -19,12 +19,14 @@ from modwsgi_tel.errors import BadRequest
 
 REASONS = {
     100: "Continue",
+    101: "Switching Protocols",
     200: "OK",
     202: "Accepted",
     204: "No Content",
     302: "Found",
     303: "See Other",
     304: "Not Modified",
+    308: "Permanent Redirect",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
@@ -37,6 +39,7 @@ REASONS = {
     414: "URI Too Long",
     417: "Expectation Failed",
     421: "Misdirected Request",
+    426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -98,8 +101,9 @@ class Parser:
 
     held: bytes held; at most line + head + body + CHUNK_LINE and the bytes of one `feed`.
     idle: no byte of an unfinished request is held.
-    waiting: bytes wait unparsed because `pipelined` requests were returned; answer those, then
-        call `resume` (no new bytes need arrive for that).
+    waiting: bytes wait unparsed because `pipelined` requests were returned, or one that asks for
+        another protocol; answer those, then call `resume` (no new bytes need arrive for that), or
+        `rest` when the protocol has changed.
     interim: bytes the peer waits for before it sends a body (100 Continue), else b"".  Send
         them when every earlier request is answered, and set it to b"".
     error: the BadRequest to answer after every request returned so far, then close; or None.
@@ -116,6 +120,7 @@ class Parser:
         self._buffer = bytearray()      # received, not yet parsed
         self._closed = False            # the peer sends no more
         self._flooded = False           # bytes were dropped: too many waited
+        self._switching = False         # behind this request another protocol may begin
         self._requests = []
         self._begin()
 
@@ -154,8 +159,9 @@ class Parser:
             raise BadRequest(self.error.status, str(self.error))
         requests = self._requests = []
         most = self.limits.pipelined
+        self._switching = False
         try:
-            while not self.ended and len(requests) < most:
+            while not self.ended and len(requests) < most and not self._switching:
                 if not self._step(self):
                     if self._flooded:
                         raise BadRequest(429, "too many requests sent ahead: read the answers first")
@@ -170,9 +176,15 @@ class Parser:
             if not requests:
                 raise
         else:
-            self.waiting = (not self.ended and len(requests) >= most
+            self.waiting = (not self.ended and (len(requests) >= most or self._switching)
                             and (bool(self._buffer) or self._closed or self._flooded))
         return requests
+
+    def rest(self):
+        """The bytes behind the last request, which are of another protocol; this one ends."""
+        rest = bytes(self._buffer)
+        self._end()
+        return rest
 
     def _end(self):
         self.ended = True
@@ -387,6 +399,7 @@ class Parser:
         self._requests.append(request)
         self.interim = b""
         self._begin()
+        self._switching = "websocket" in _tokens(request.headers.get("upgrade", ""))
         if not request.keep_alive:
             self._end()                 # RFC 9112 9.6: what comes behind a request that closes is not read
         return True
@@ -499,7 +512,8 @@ body: bytes, or an iterator of bytes, sent as they come; an item b"" means "noth
 the loop a turn".
 """
 
-_ALWAYS = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+# no-referrer would make a browser send the login form with "Origin: null", which is another site's
+_ALWAYS = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: same-origin\r\n"
 # Written by `pieces` alone: a second one would be a contradiction.
 _OURS = frozenset(("connection", "content-length", "content-type", "transfer-encoding", "cache-control",
                    "x-content-type-options", "referrer-policy"))
@@ -550,7 +564,7 @@ def pieces(request, response, close=False):
 def _written(request, response, close):
     status, body, content_type, more = response
     whole = isinstance(body, bytes)
-    bodiless = status in (204, 304)
+    bodiless = status in (101, 204, 304)
     chunked = request is None or request.version >= (1, 1)
     compressible = not bodiless and (not whole or len(body) >= GZIP_FROM)
     lines = [f"HTTP/1.1 {status} {REASONS[status]}"]
@@ -576,7 +590,10 @@ def _written(request, response, close):
             lines.append(f"Content-Length: {len(body)}")
         elif chunked:
             lines.append("Transfer-Encoding: chunked")
-    lines.append("Connection: keep-alive" if keeps(request, response, close) else "Connection: close")
+    wish = "keep-alive" if keeps(request, response, close) else "close"
+    if any(name.lower() == "upgrade" for name, _ in more):      # RFC 9110 7.8
+        wish = "upgrade" if status == 101 else wish + ", upgrade"
+    lines.append(f"Connection: {wish}")
     head = ("\r\n".join(lines) + "\r\n" + _ALWAYS + "\r\n").encode("latin-1")
     headless = bodiless or request is not None and request.method == "HEAD"
     try:

@@ -5,6 +5,8 @@ from collections import namedtuple
 from modwsgi_tel import __version__
 from modwsgi_tel.errors import BadRequest
 from modwsgi_tel.findings import Findings, verdict
+from modwsgi_tel.openmetrics.reading import Source
+from modwsgi_tel.openmetrics.text import CLASSIC_TYPE, OPENMETRICS_TYPE, exposition, wants_openmetrics
 from modwsgi_tel.state import series, tables, view
 from modwsgi_tel.state.facts import facts
 from modwsgi_tel.state.process import LIVES
@@ -13,9 +15,12 @@ from modwsgi_tel.state.watched import RECENT, TOTAL
 from modwsgi_tel.state.window import SLOT_S
 from modwsgi_tel.tree.model import SORTS, Ask
 from modwsgi_tel.web.guard import LOGIN
+from modwsgi_tel.web.page.page import page
+from modwsgi_tel.web.live import Live
 from modwsgi_tel.web.protocol import Response, json_response
 from modwsgi_tel.web.statejson import (Query, batched, encoded, pivots_head, process_stacks, slow_entry, slow_parts, state, strict, taken_head,
                                         taken_state, text)
+from modwsgi_tel.web.websocket import handshake
 from modwsgi_tel.web.treejson import answer as tree
 from modwsgi_tel.wire.buckets import UPPER_S
 from modwsgi_tel.wire.fields import PHASES
@@ -32,14 +37,17 @@ class Site:
     """Answers requests about one Fleet.
 
     `clocks()` gives (monotonic, wall) seconds; `own()` what the collector says of itself; `health()`
-    a list of what is wrong with the collector, in words; `findings` remembers since when.
+    a list of what is wrong with the collector, in words; `findings` remembers since when; so many single processes
+    have metrics of their own.
     """
 
-    def __init__(self, fleet, guard, clocks, own, health, findings=None):
+    def __init__(self, fleet, guard, clocks, own, health, findings=None, metrics_processes=0):
         self.fleet = fleet
+        self.metrics_processes = metrics_processes
         self.findings = Findings() if findings is None else findings
         self.guard = guard
         self.memo = TextMemo()
+        self.live = Live(fleet, self.memo, clocks)
         self._judged = float("-inf")
         self._clocks = clocks
         self._own = own
@@ -85,11 +93,24 @@ class Site:
     # --- answers ----------------------------------------------------------------------
 
     def index(self, request, guard, _):
-        prefix = guard.prefix(request)
-        if "text/html" in request.headers.get("accept", ""):
+        """The page for a browser, the list of the routes for others."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return self.listed(request, guard, _)
+        if request.path == guard.root_path:     # its links are relative: without the slash they would lead beside it
+            return Response(303, headers=(("Location", guard.root_path + "/"),))
+        shown, headers = page()
+        return Response(200, shown, "text/html; charset=utf-8", headers)
+
+    def listed(self, request, guard, _):
+        prefix, accept = guard.prefix(request), request.headers.get("accept", "")
+        if "text/html" in accept:
             rows = "".join(f"<tr><td>{_link(route, prefix)}<td>{_escape(route.help)}\n" for route in ROUTES)
-            page = _PAGE.format(version=__version__, rows=rows)
-            return Response(200, page.encode(), "text/html; charset=utf-8", _PAGE_HEADERS)
+            shown = _PAGE.format(version=__version__, rows=rows)
+            return Response(200, shown.encode(), "text/html; charset=utf-8", _PAGE_HEADERS)
+        if "application/json" in accept:
+            return json_response(200, {"version": __version__, "routes": [
+                {"method": route.method, "path": prefix + route.path, "parameters": route.parameters, "help": route.help}
+                for route in ROUTES]})
         lines = [f"modwsgi-tel {__version__}", ""]
         for route in ROUTES:
             lines.append(f"{route.method:5}{prefix}{route.path}{_parameters(route)}")
@@ -99,6 +120,10 @@ class Site:
     def state(self, request, guard, _):
         now, wall = self._clocks()
         return Response(200, state(self.fleet, self.memo, now, wall, _query(request), self._own()), JSON)
+
+    def websocket(self, request, guard, _):
+        headers = handshake(request)
+        return Response(101, self.live.join(_query(request), self._own()), headers=headers)
 
     def summary(self, request, guard, _):
         now, wall = self._clocks()
@@ -132,10 +157,11 @@ class Site:
         self.findings.look(facts(self.fleet, groups, now, wall), self._health(), now, wall)
 
     def look(self):
-        """Let time pass for the findings: call it every few seconds, so that they know since when."""
+        """Let time pass for the findings: call it every few seconds, so that they know since when.  (findings, totals)."""
         now, wall = self._clocks()
-        groups = view.summary(self.fleet, now, wall, None, ("1m",), ("groups",))["groups"]
-        self.judge(groups, now, wall)
+        found = view.summary(self.fleet, now, wall, None, ("1m",), ("totals", "groups"))
+        self.judge(found["groups"], now, wall)
+        return self.findings.last, found["totals"]
 
     def slow(self, request, guard, _):
         now, wall = self._clocks()
@@ -151,13 +177,13 @@ class Site:
         ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
 
         def wants(slow):
-            return query.wants_slow(slow) and (number is None or slow.number == number)
+            return query.wants_slow(slow) and number in (None, slow.number)
 
         def row(key):
             found = self.fleet.slow.freeze(key, now)
             return None if found is None else slow_entry(found, now)
 
-        return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, wants, ask, now), row), JSON)
+        return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, None if query.all and number is None else wants, ask, now), row), JSON)
 
     def exceptions(self, request, guard, _):
         wall, inside = self._clocks()[1], self.fleet.inside
@@ -176,7 +202,9 @@ class Site:
 
     def slow_clear(self, request, guard, _):
         now, _ = self._clocks()
-        return json_response(200, {"ok": True, "dropped": self.fleet.slow.clear(now)})
+        dropped = self.fleet.slow.clear(now)
+        self.live.cleared()
+        return json_response(200, {"ok": True, "dropped": dropped})
 
     def lifecycle(self, request, guard, _):
         query, most = _query(request), _whole(request.query, "limit")
@@ -238,25 +266,33 @@ class Site:
 
     def series(self, request, guard, _):
         now, wall = self._clocks()
-        name = _window(request.query)
+        name, since = _window(request.query), _seconds(request.query, "since")
         group, number = request.query.get("group"), _whole(request.query, "process")
         if number is not None:
             process = self.fleet.process(number)
             if process is None:
                 raise BadRequest(404, f"no process with the id {number}; /api/processes has them", close=False)
-            steps = series.process_series(self.fleet.shapes, process, name, now, wall)
+            steps = series.process_series(self.fleet.shapes, process, name, now, wall, since)
         else:
             groups = [held for held in self.fleet.groups.values() if group is None or held.name[1] == group]
-            steps = series.group_series(groups, name, now, wall)
-        head = {"time": wall, "window": name, "step_s": SLOT_S, "columns": series.COLUMNS}
+            steps = series.group_series(groups, name, now, wall, since)
+        head = {"time": wall, "window": name, "step_s": SLOT_S, "first": series.indexes(name, now, wall, since).start,
+                "columns": series.COLUMNS}
         return Response(200, _stepped(steps, lambda rows: text(finite({**head, "points": rows})) + "\n"), JSON)
 
     def process(self, request, guard, rest):
-        if not (rest.isascii() and rest.isdigit() and len(rest) <= 12):
-            raise BadRequest(404, f"/api/processes/{rest[:20]}: a pid is a number", close=False)
         now, wall = self._clocks()
-        query, number = Query(pid=int(rest)), _whole(request.query, "id")
-        found = [process for process in self.fleet.processes() if query.wants(process) and number in (None, process.id)]
+        number = _whole(request.query, "id")
+        if rest == "any":
+            process = None if number is None else self.fleet.process(number)
+            if process is None:
+                raise BadRequest(404, "id=N: the id of a process, as /api/processes has it", close=False)
+            found, query = [process], Query(pid=process.pid)
+        elif rest.isascii() and rest.isdigit() and len(rest) <= 12:
+            query = Query(pid=int(rest))
+            found = [process for process in self.fleet.processes() if query.wants(process) and number in (None, process.id)]
+        else:
+            raise BadRequest(404, f"/api/processes/{rest[:20]}: a pid is a number", close=False)
         if not found:
             raise BadRequest(404, f"no process {rest} is known; /api/processes lists them", close=False)
         events = [event for event in self.fleet.events if query.wants_event(event)]
@@ -322,6 +358,15 @@ class Site:
         return Response(200, _stepped(steps, lambda found: text(
             {"time": wall, **found, "upper_bounds": [*UPPER_S, None]}) + "\n"), JSON)
 
+    def metrics(self, request, guard, _):
+        openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        return Response(200, exposition(self.metrics_source(), openmetrics), OPENMETRICS_TYPE if openmetrics else CLASSIC_TYPE)
+
+    def metrics_source(self):
+        """What the metrics are read from, now."""
+        now, wall = self._clocks()
+        return Source(self.fleet, self.findings.last, self._own(), not self._health(), now, wall, self.metrics_processes)
+
     def healthz(self, request, guard, _):
         wrong = self._health()
         body = {"status": "failing" if wrong else "ok", "wrong": wrong, "received": self.fleet.received}
@@ -340,15 +385,17 @@ _TABLE = ("sort", "order", "offset", "limit", "search", "life")
 _TREE = ("stacktraces", "flat", "no_system")
 _NO_TREE = ("since", "order", "offset", "limit", "search", "life", "window")
 ROUTES = (
-    Route("GET", "/", Site.index, (), "this list"),
+    Route("GET", "/", Site.index, (), "the web page; for other programs than browsers, this list"),
+    Route("GET", "/api", Site.listed, (), "this list"),
     Route("GET", "/api/summary", Site.summary, ("window", "parts"), "what an operator wants at a glance: what is wrong, totals, "
           "groups, processes; now, 1 minute, 10 minutes"),
     Route("GET", "/api/state", Site.state, (*_SELECT, "samples"), "everything that is kept, in the existing collector's "
           "shape"),
+    Route("GET", "/ws", Site.websocket, ("samples",), "the same as a WebSocket: everything that is kept, then each record as it comes"),
     Route("GET", "/api/processes", Site.processes, (*_SELECT, *_TABLE, "window", "tree", *_TREE), "all processes, without their history; "
           "tree=1: as a tree, with their requests and the stacks that were taken"),
     Route("GET", "/api/processes/PID", Site.process, ("id",), "one process: its newest tick, slots, GC, slow requests, "
-          "events"),
+          "events; any?id=N: by its id, whatever its pid is"),
     Route("GET", "/api/workers", Site.workers, ("group", "pid", "offset", "limit"), "the slots of each process, the one with "
           "the longest running request first"),
     Route("GET", "/api/slow", Site.slow, (*_SELECT, *_TABLE, "id", "pivots", "pivots_sort"), "slow requests; life is active, stale, completed or "
@@ -363,11 +410,12 @@ ROUTES = (
     Route("GET", "/api/gc", Site.gc, ("group", "pid", "offset", "limit", "window"), "the garbage collector of each "
           "interpreter, those with the longest pauses first"),
     Route("GET", "/api/gc/events", Site.gc_events, ("process", "interpreter", "since"), "single collections of an interpreter"),
-    Route("GET", "/api/series", Site.series, ("window", "group", "process"), "points of 5 seconds, of a group, a process or "
-          "all, to draw a line from"),
+    Route("GET", "/api/series", Site.series, ("window", "group", "process", "since"), "points of 5 seconds, of a group, a process or "
+          "all, to draw a line from; first: the number of the first of them"),
     Route("GET", "/api/lifecycle", Site.lifecycle, (*_SELECT, "limit"), "starts and stops of processes, with their reasons"),
     Route("GET", "/api/histogram", Site.histogram, ("phase", "group", "window"), "latency histogram of a phase: "
           + ", ".join(PHASES)),
+    Route("GET", "/metrics", Site.metrics, (), "metrics for Prometheus: OpenMetrics where that is asked for, else its classic text format"),
     Route("GET", "/healthz", Site.healthz, (), "200 while the collector does its work, else 503 and why"),
     Route("GET", "/version", Site.version, (), "name and versions"),
 )
@@ -388,7 +436,7 @@ _PAGE = """<!DOCTYPE html>
 
 def _link(route, prefix):
     shown = _escape(route.path + _parameters(route))
-    if route.method != "GET" or route.path.endswith("/PID") or route.parameters[:1] == ("process",):     # it needs more
+    if route.method != "GET" or route.path.endswith(("/PID", "/ws")) or route.parameters[:1] == ("process",):    # it needs more
         return f"{route.method} {shown}"
     return f'<a href="{prefix}{route.path}">{shown}</a>'
 

@@ -2,7 +2,8 @@
 
 A connection holds one piece of its answer, whatever that is long, and takes no further bytes
 while an answer is under way.  There are at most `connections`; the one that has been idle
-longest makes room for a new one.
+longest makes room for a new one.  One that becomes a WebSocket goes on as a web.talk.Talk, which
+counts as a connection; they may be half of all.
 """
 import errno
 import os
@@ -12,7 +13,8 @@ from collections import deque, namedtuple
 
 from modwsgi_tel.errors import BadRequest
 from modwsgi_tel.net.loop import FD_LIMIT
-from modwsgi_tel.web.protocol import Limits, Parser, error_response, keeps, pieces
+from modwsgi_tel.web.protocol import Limits, Parser, Response, error_response, keeps, pieces
+from modwsgi_tel.web.talk import Talk
 
 Timeouts = namedtuple("Timeouts", "request idle write", defaults=(10.0, 30.0, 30.0))
 Timeouts.__doc__ = """Seconds: for a request to arrive whole, for a kept connection without one, for a reader to take a piece."""
@@ -39,6 +41,11 @@ class Server:
         self.accepted = self.refused = self.requests = self.errors = 0
         self._listeners = {}
         self._paused = False
+
+    @property
+    def talks(self):
+        """How many of the connections are WebSockets."""
+        return sum(isinstance(item, Talk) for item in self.connections)
 
     def listen(self, listener, guard):
         """Serve a listening, non-blocking socket."""
@@ -96,6 +103,13 @@ class Server:
         self.connections.pop(connection, None)
         self.resume()
 
+    def changed(self, connection, telling, rest):
+        """A connection has become a WebSocket."""
+        del self.connections[connection]
+        talk = Talk(self, connection.socket, telling, rest)
+        if not talk.closed:
+            self.connections[talk] = None
+
     def resume(self):
         """Look at new connections again: there may be room, or one that can make it."""
         if self._paused:
@@ -112,7 +126,7 @@ class Server:
 
     def close(self):
         for connection in list(self.connections):
-            connection.close()
+            connection.leave()
         for listener in self._listeners:
             self.loop.readers.pop(listener.fileno(), None)
         self._listeners.clear()
@@ -132,6 +146,7 @@ class Connection:
         self._pieces = None                     # the generator of the answer under way
         self._out = None                        # a memoryview of what of a piece is not yet sent
         self._keep = True
+        self._telling = None                    # what a WebSocket is told, while its handshake is answered
         self._writing = False
         self._eof = False
         self._linger = None                     # until when bytes are still read and thrown away
@@ -220,6 +235,8 @@ class Connection:
             except Exception as error:          # one answer that fails must not end the collector
                 server.failed(error)
                 response = error_response(BadRequest(500, "the collector could not answer this; its log says why"))
+            if response.status == 101:
+                response = self._changing(response)
             if response.status >= 400:
                 server.errors += 1
             self._keep = keeps(request, response)
@@ -227,6 +244,16 @@ class Connection:
         self.since = server.loop.clock()
         server.loop.writers[self.fd] = self._writable
         self._writable()
+
+    def _changing(self, response):
+        """What to answer to a handshake that is right; the body of the Response is what will be told."""
+        server = self.server
+        if server.talks >= max(1, server.most // 2):
+            response.body.close()
+            return error_response(BadRequest(503, f"there are {server.talks} WebSockets already: --max-connections allows half of it",
+                                             close=False, headers=(("Retry-After", "10"),)))
+        self._telling = response.body
+        return Response(101, headers=response.headers)
 
     def _writable(self):
         """Make pieces and send them, as many as a turn has time for.  An answer that follows waits for its own turn."""
@@ -272,7 +299,10 @@ class Connection:
     def _answered(self):
         self.server.loop.writers.pop(self.fd, None)
         self._pieces = None
-        if self._keep:
+        if self._telling is not None:
+            telling, self._telling = self._telling, None
+            self.server.changed(self, telling, self.parser.rest())
+        elif self._keep:
             self._next()
         elif self._linger is not None or not self._eof:
             self._finish()
@@ -303,6 +333,10 @@ class Connection:
         elif now - self.since > timeouts.request:
             self._begin(BadRequest(408, f"the request was not whole after {timeouts.request:g} s"))
 
+    def leave(self):
+        """The collector stops."""
+        self.close()
+
     def close(self):
         loop = self.server.loop
         loop.readers.pop(self.fd, None)
@@ -312,6 +346,8 @@ class Connection:
             if close is not None:
                 close()
             self._pieces = None
+        if self._telling is not None:
+            self._telling.close()
         self.socket.close()
         self.server.gone(self)
 

@@ -52,6 +52,7 @@ class Query:
 
     def __init__(self, group=None, pid=None, samples=None, since=None):
         self.group, self.pid, self.samples, self.since = group, pid, samples, since
+        self.all = group is None and pid is None and since is None
 
     def wants(self, process):
         return ((self.group is None or process.texts["process_group"] == self.group)
@@ -155,11 +156,20 @@ def _walk(chain, position, query, counts):
 def _samples(shapes, memo, process, position, query):
     comma = ""
     for wall, datagram, _ in _walk(process.chain, position, query, lambda datagram: True):
-        shape, _ = shapes.check(datagram)
-        _, _, kind, _, pid, seq, stamp = HEADER.unpack_from(datagram)
-        yield (f'{comma}{{"type":"sample","kind":"{kind_name(kind)}","pid":{pid},"seq":{seq},"stamp":{_number(stamp)},'
-               f'"received":{wall!r},"fields":{shape.json(datagram, memo)}}}')
+        yield comma + sample(shapes.check(datagram)[0], datagram, wall, memo)
         comma = ","
+
+
+def sample(shape, datagram, wall, memo):
+    """A datagram about a process."""
+    _, _, kind, _, pid, seq, stamp = HEADER.unpack_from(datagram)
+    return (f'{{"type":"sample","kind":"{kind_name(kind)}","pid":{pid},"seq":{seq},"stamp":{_number(stamp)},'
+            f'"received":{wall!r},"fields":{shape.json(datagram, memo)}}}')
+
+
+def gc_record(shape, datagram, wall, memo, head=""):
+    """A gc_snapshot or gc_event; `head`: members that stand before its own."""
+    return f'{{{head}"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},"fields":{shape.json(datagram, memo)}}}'
 
 
 def _is_snapshot(datagram):
@@ -177,9 +187,7 @@ def _gc_snapshots(shapes, memo, process, interpreters, query):
         comma = ""
         for wall, datagram, counted in _walk(chain, position, query, _is_snapshot):
             if counted:
-                shape, _ = shapes.check(datagram)
-                yield (f'{comma}{{"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},'
-                       f'"fields":{shape.json(datagram, memo)}}}')
+                yield comma + gc_record(shapes.check(datagram)[0], datagram, wall, memo)
                 comma = ","
         yield "]"
 
@@ -188,10 +196,13 @@ def _gc_events(shapes, memo, interpreters, query):
     comma = ""
     found = merge(*(_events(chain, position, query, name) for name, chain, position in interpreters))
     for wall, name, datagram in found:
-        shape, _ = shapes.check(datagram)
-        yield (f'{comma}{{"stamp":{_number(HEADER.unpack_from(datagram)[6])},"received":{wall!r},'
-               f'"interpreter":{text(name.decode("utf-8", "replace"))},"fields":{shape.json(datagram, memo)}}}')
+        yield comma + gc_record(shapes.check(datagram)[0], datagram, wall, memo, interpreter_head(name))
         comma = ","
+
+
+def interpreter_head(name):
+    """The member that names an interpreter, for `gc_record`."""
+    return f'"interpreter":{text(name.decode("utf-8", "replace"))},'
 
 
 def _events(chain, position, query, name):
@@ -211,7 +222,7 @@ def slow_entry(slow, now):
     entry.update(life=slow.life, sender_pid=slow.sender_pid, process=slow.process_id, process_group=slow.group[1],
                  first_received=slow.first_wall, received=slow.last_wall, ended=slow.ended_wall,
                  unheard=slow.unheard_s if slow.life == ACTIVE or slow.ended_wall is None else None, id=slow.number,
-                 age_s=age_s(slow, fields["slow_duration"] or 0), phase=_phase(slow, fields), stack=_stack(slow.stack, now),
+                 age_s=age_s(slow.life, slow.record_s, fields["slow_duration"] or 0), phase=_phase(slow, fields), stack=_stack(slow.stack, now),
                  source=AGENT if slow.inside else REPORTER, agent=slow.watch and slow.watch.view())
     return finite({"key": key, "entry": entry})
 
@@ -269,7 +280,7 @@ def slow_parts(fleet, keys, now, query):
     for place, key in enumerate(keys):
         if place % 128 == 127:
             yield ""                    # however few of them are wanted
-        slow = fleet.slow.freeze(key, now)
-        if slow is not None and query.wants_slow(slow):
-            yield comma + text(slow_entry(slow, now))
+        slow = fleet.slow.look(key, now)
+        if slow is not None and query.wants_slow(slow[0]):
+            yield comma + text(slow_entry(fleet.slow.freeze(key, now), now))
             comma = ","
