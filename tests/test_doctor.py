@@ -367,7 +367,7 @@ def test_denials_come_from_both_logs_and_a_log_that_may_not_be_read_is_told(tmp_
 def test_a_denial_names_the_files_that_allow_it(kind, line, extra):
     policy = {"selinux": "enforcing" if kind == "selinux" else "", "apparmor": kind == "apparmor"}
     found = the(sending.policy(a_scene(policy=policy, denials=[denials.parse(line, 0.0)], rows=[])))
-    assert runs(found)[0] == f"modwsgi-tel extras {extra} --output /root/modwsgi-tel-extras"
+    assert runs(found)[0] == f"modwsgi-tel extras {extra} --output /usr/local/share/modwsgi-tel"
     assert found.evidence == (line,)
     assert states(sending.policy(a_scene(policy=policy, denials=[denials.parse(line, 0.0)]))) == [OK]       # it was mended
     other = denials.parse(line, 0.0)._replace(pid=4000, path="/elsewhere")

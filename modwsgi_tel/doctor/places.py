@@ -21,7 +21,7 @@ _DEEP = 64                              # folders above a socket, at most
 def can_reach(pid, root="/proc"):
     """Whether this process may see the files of that one as it sees them."""
     try:
-        os.stat(f"{root}/{pid}/root/")
+        os.stat(os.path.join(root, str(pid), "root", ""))
     except OSError:
         return False
     return True

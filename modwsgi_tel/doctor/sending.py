@@ -14,7 +14,7 @@ from modwsgi_tel.net.datagram import LONGEST_PATH
 _PROGRAM = "/usr/local/bin/modwsgi-tel.pyz"
 RUN_SOCKET = "/run/modwsgi-tel/telemetry.sock"
 _PLAIN = re.compile(r"[\w./@:+-]+")
-_EXTRAS = "/root/modwsgi-tel-extras"        # a folder that nobody else can put something into
+_EXTRAS = "/usr/local/share/modwsgi-tel"       # a folder that nobody else can put something into
 _SHARED_TMP = ("/tmp/", "/var/tmp/")
 _DENIALS_SHOWN, _NAMED = 3, 5
 

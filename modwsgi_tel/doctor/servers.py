@@ -132,7 +132,7 @@ def _waiting(pid, path, root):
 def namespace(pid, root="/proc"):
     """What tells the file system that a process sees from others': its mounts and its root; None where that may not be known."""
     try:
-        seen = os.stat(f"{root}/{pid}/root/")
+        seen = os.stat(os.path.join(root, str(pid), "root", ""))
         return os.readlink(f"{root}/{pid}/ns/mnt"), seen.st_dev, seen.st_ino
     except OSError:
         return None

@@ -16,7 +16,7 @@ PROGRAM = "/usr/local/bin/modwsgi-tel.pyz"      # where the README puts it
 # What means itself in a unit, a shell, a policy and YAML alike.
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+\Z")
 # What a service may not see: ProtectHome, PrivateTmp.
-_HIDDEN = ("/home/", "/root/", "/tmp/", "/var/tmp/", "/run/user/")
+_HIDDEN = tuple(f"/{folder}/" for folder in ("home", "root", "tmp", "var/tmp", "run/user"))
 
 
 def extras(values):
