@@ -19,8 +19,9 @@ from modwsgi_tel.net.log import Log
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.onetake import take
 from modwsgi_tel.options import STACKS_SOCKET
+from modwsgi_tel.proc import procfs
 from modwsgi_tel.proc.access import lacking
-from modwsgi_tel.stacks.model import AWAY, FAILED
+from modwsgi_tel.stacks.model import AWAY, FAILED, GONE, REFUSED
 
 LIMIT_S = 5.0                           # for one read; then the process that reads is killed
 CONNECTIONS = 16
@@ -28,6 +29,7 @@ LINE_BYTES = 256
 ASK_S = 5.0                             # for the line to arrive, and for the answer to be taken
 _BACKLOG = 16
 _ASKED = ("pid", "start", "uid", "gid")
+_ADD = "in its unit add AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"
 _PEER = struct.Struct("3i")             # struct ucred of SO_PEERCRED
 
 
@@ -48,6 +50,32 @@ def question_of(line):
     if not question or not all(type(each) is int and 0 <= each < 1 << 63 for each in question) or not question[0]:
         raise ValueError('ask {"pid": N, "start": clock ticks, "uid": N, "gid": N}')
     return question
+
+
+def _read(question, read_of):
+    """An answer, as `onetake.take`; that a process has ended is not said of one that this merely cannot see."""
+    answer = take(question, read_of)
+    hidden = _hidden(question[0]) if answer.get("kind") == GONE else ""
+    return {"error": hidden, "kind": REFUSED} if hidden else answer
+
+
+def _hidden(pid):
+    """Why a process that is there is not in this /proc, or ""."""
+    how = procfs.hidden()
+    if not how or os.path.exists(f"/proc/{pid}"):
+        return ""
+    try:
+        os.kill(pid, 0)                 # signal 0 only asks
+    except PermissionError:
+        pass                            # there is one, another user's
+    except (OSError, OverflowError):
+        return ""
+    try:
+        lacks = lacking()
+    except (OSError, KeyError, ValueError):
+        return ""
+    return (f"process {pid} is not visible to uid {os.geteuid()}: its /proc is mounted with hidepid={how}, and it has "
+            f"{lacks}; {_ADD}" if "CAP_SYS_PTRACE" in lacks else "")
 
 
 class Service:
@@ -143,7 +171,7 @@ class _Connection:
         if not service.may_read():
             self._answer({"error": f"more than {service._rate:g} reads a second: --stacks-rate bounds them", "kind": AWAY})
             return
-        self._helper.ask(lambda asked: take(asked, service.read_of), question, self._answer)
+        self._helper.ask(lambda asked: _read(asked, service.read_of), question, self._answer)
 
     def _answer(self, answer):
         service = self._service
@@ -181,8 +209,7 @@ def _say_what_is_lacking(log):
     except (OSError, KeyError, ValueError):
         return                          # each answer will say it
     if lacks:
-        log.warning(f"this has {lacks}: at most processes of its own user can be read; in its unit add "
-                    "AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH")
+        log.warning(f"this has {lacks}: at most processes of its own user can be read; {_ADD}")
 
 
 def handed_in():

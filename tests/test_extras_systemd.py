@@ -134,6 +134,17 @@ def test_what_would_blind_the_collector_is_left_out():
     assert not {"PrivateUsers", "PrivatePIDs"} & set(helper)
 
 
+def test_the_collector_may_write_where_extras_say_that_its_log_is():
+    logs = re.findall(r"^(/var/log/\S+)/[^/\s]+ \{$", text("logrotate/modwsgi-tel"), re.M)
+    assert logs == ["/var/log/" + each for each in settings("modwsgi-tel.service")["LogsDirectory"]]
+
+
+def test_nobody_waits_long_for_a_start_or_an_end():
+    # Apache starts after both, and who sends waits for the end of a collector that hangs
+    waits = {(unit, name): int(settings(unit)[name][0]) for unit in SERVICES[:2] for name in ("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec")}
+    assert max(waits.values()) <= 30, waits
+
+
 # --- their command lines ------------------------------------------------------------------------
 
 def command_of(unit, folder):
@@ -235,6 +246,8 @@ def test_the_stack_helpers_command_line_reads_others_confined_as_its_unit_says(p
                 answer = json.loads(said)
                 assert ("stacks" in answer) == reads, answer
                 assert not reads or answer["stacks"]["pid"] == other.pid and "<module>" in json.dumps(answer), answer
+                # it lives: that it has ended must not be said
+                assert reads or answer["kind"] == "refused" and answer["error"].startswith(f"process {other.pid} is not visible to uid {NOBODY}: "), answer
             finally:
                 other.kill()
 
