@@ -231,12 +231,12 @@ def test_nothing_of_a_request_stays_behind():
             fleet.expire(float(number), WALL)
         table = fleet.slow
         lists = [table._running, *table._ended.values()]
-        assert sorted(key for each in lists for key in each) == sorted(table.keys())       # each in one of them
+        assert sorted(key for each in lists for key in each) == sorted(table.keys()) == sorted(table._numbers.values())     # each in one of them
         assert all(table._requests.get(key).life == life for life, keys in table._ended.items() for key in keys)
         for process in fleet.processes():
             assert all(table._requests.get(key) is request for key, request in process.slow_active.items())
     fleet.expire(1e6, WALL)
-    assert [len(fleet.slow), len(fleet.slow._running), *map(len, fleet.slow._ended.values())] == [0, 0, 0, 0]
+    assert [len(fleet.slow), len(fleet.slow._running), *map(len, fleet.slow._ended.values()), len(fleet.slow._numbers)] == [0, 0, 0, 0, 0]
 
 
 # --- captures ------------------------------------------------------------------------------

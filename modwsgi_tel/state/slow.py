@@ -59,6 +59,7 @@ class SlowTable:
         self.seen = 0                   # requests so far
         self.newest = None              # the key of the record that came last
         self._requests = FairMap(limit, keep=lambda request: request.life == ACTIVE)
+        self._numbers = {}              # number -> key
         self._ended = {LOST: OrderedDict(), COMPLETED: OrderedDict()}      # of each: key -> None, in order of their end
         self._running = OrderedDict()   # key -> None, in order of their newest record
         self._stacks = OrderedDict()    # key -> None of those with a stack, in order of its time
@@ -93,6 +94,7 @@ class SlowTable:
         if request is None:
             request = _Request()
             request.number = self.seen = self.seen + 1
+            self._numbers[request.number] = key
             request.key, request.process, request.pid, request.sender_pid = key, process, who.pid, who.sender_pid
             request.group = process.group if process else ("", "")
             request.process_id = None
@@ -134,6 +136,7 @@ class SlowTable:
             request.process = None      # what has ended must not keep it in memory
 
     def _unlink(self, request):
+        del self._numbers[request.number]
         self.bytes -= len(request.datagram)
         self._drop_stack(request)
         self._drop_watch(request)
@@ -249,6 +252,10 @@ class SlowTable:
     def keys(self):
         """The keys of now, for a reader that takes its time; `freeze` gives each, or None when it has gone."""
         return self._requests.keys()
+
+    def numbered(self, number):
+        """The key of the request with this number, as a list: empty when it has gone."""
+        return [self._numbers[number]] if number in self._numbers else []
 
     def running(self):
         """The keys of those that have not ended, in order of their newest record."""

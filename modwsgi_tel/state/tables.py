@@ -200,12 +200,12 @@ def age_s(life, record_s, duration):
     return duration if 0 <= duration < 1e9 else None
 
 
-def slow_page(fleet, wants, ask, now):
-    """Keys of slow requests, for SlowTable.freeze; `wants` is None when all are wanted."""
-    if wants is None and ask.sort == "state" and not ask.descending and not ask.search and ask.limit is not None:
+def slow_page(fleet, wants, ask, now, keys=None):
+    """Keys of slow requests, for SlowTable.freeze: of all, or of these; `wants` is None when all are wanted."""
+    if wants is None and keys is None and ask.sort == "state" and not ask.descending and not ask.search and ask.limit is not None:
         return (yield from _newest_slow(fleet.slow, ask, now))
     word, found = ask.search.lower(), []
-    for place, key in enumerate(fleet.slow.keys()):
+    for place, key in enumerate(fleet.slow.keys() if keys is None else keys):
         if place % (4 * BATCH) == 4 * BATCH - 1:
             yield
         slow, life = fleet.slow.look(key, now) or (None, None)

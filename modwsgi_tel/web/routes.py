@@ -174,16 +174,14 @@ class Site:
         head = {"time": wall, "kept": len(self.fleet.slow), "evicted": self.fleet.slow.evicted, "stacks": taken_state(self.fleet),
                 **pivots_head(self.fleet, PIVOTS if most is None else most, query, sort, now)}
         number = _whole(request.query, "id")
+        keys = None if number is None else self.fleet.slow.numbered(number)
         ask = _ask(request.query, tables.SLOW_SORTS, tables.SLOW_LIVES)
-
-        def wants(slow):
-            return query.wants_slow(slow) and number in (None, slow.number)
 
         def row(key):
             found = self.fleet.slow.freeze(key, now)
             return None if found is None else slow_entry(found, now)
 
-        return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, None if query.all and number is None else wants, ask, now), row), JSON)
+        return Response(200, _paged(head, "slow_requests", tables.slow_page(self.fleet, None if query.all else query.wants_slow, ask, now, keys), row), JSON)
 
     def exceptions(self, request, guard, _):
         wall, inside = self._clocks()[1], self.fleet.inside
