@@ -674,7 +674,8 @@ def program_help():
     lines = [f"usage: {PROGRAM} [COMMAND] [options]", "",
              *wrapped("See what Python web processes do, on servers where nothing may be installed.  One file, Python 3.9 "
                       "or newer, nothing else.", ""), "", "Commands:"]
-    lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
+    wide = max(len(command.name) for command in COMMANDS) + 2
+    lines += [f"  {command.name:<{wide}}{command.summary}" for command in COMMANDS]
     lines += ["", *wrapped("Without a command the options are those of serve.", ""), "", "Examples:"]
     for command in COMMANDS:
         example, why = command.examples[0]

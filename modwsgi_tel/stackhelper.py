@@ -19,7 +19,6 @@ from modwsgi_tel.net.log import Log
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.onetake import take
 from modwsgi_tel.options import STACKS_SOCKET
-from modwsgi_tel.proc import procfs
 from modwsgi_tel.proc.access import lacking
 from modwsgi_tel.stacks.model import AWAY, FAILED, GONE, REFUSED
 
@@ -61,8 +60,7 @@ def _read(question, read_of):
 
 def _hidden(pid):
     """Why a process that is there is not in this /proc, or ""."""
-    how = procfs.hidden()
-    if not how or os.path.exists(f"/proc/{pid}"):
+    if os.path.exists(f"/proc/{pid}"):
         return ""
     try:
         os.kill(pid, 0)                 # signal 0 only asks
@@ -74,7 +72,7 @@ def _hidden(pid):
         lacks = lacking()
     except (OSError, KeyError, ValueError):
         return ""
-    return (f"process {pid} is not visible to uid {os.geteuid()}: its /proc is mounted with hidepid={how}, and it has "
+    return (f"process {pid} is not visible to uid {os.geteuid()}: its /proc hides other users' processes (hidepid, ProtectProc=), and it has "
             f"{lacks}; {_ADD}" if "CAP_SYS_PTRACE" in lacks else "")
 
 
