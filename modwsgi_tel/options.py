@@ -357,7 +357,7 @@ COMMANDS = (
               "has to run"),
              ("top --replay last-night.cap --at 03:12", "what happened then; space pauses, left and right seek"),
              ("top --once --view slow", "the slow requests, once, for a script or a mail"))),
-    Command("dump", "one snapshot of the running collector, for cron; or every datagram", "",
+    Command("dump", "a snapshot of the running collector, for cron; or each datagram", "",
             "Without --listen: asks the running collector once and prints what it says; silent on success with "
             "--output, one line on stderr otherwise.  With --listen (its variable, which serve has too, does not count): "
             "binds the socket itself and prints each datagram.",
@@ -412,7 +412,7 @@ COMMANDS = (
             "interpreter and packages, out of /proc alone.  What may not be read is said to be unknown, and why.",
             (("inspect 4711", "one process"), ("inspect 4711 --watch", "again and again, with rates"),
              ("inspect 4711 --next", "and which commands would tell more"), ("inspect --port 5432", "who talks to the database"))),
-    Command("record", "where Python processes spend their time: flame graphs and profiles", "[PID...]",
+    Command("record", "where Python processes spend their time: flame graphs, profiles", "[PID...]",
             "Looks at the stacks of other processes again and again and adds them up; nothing in them is stopped or changed.  "
             "Processes are found, and what is missing is said, as with stacks.  What could not be read, since it moved, is "
             "counted and keeps its share.  With --subprocesses those that begin meanwhile are taken up too.",

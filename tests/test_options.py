@@ -189,7 +189,7 @@ def test_the_program_help_names_every_command_and_the_exit_status():
     lines = program_help().splitlines()
     assert [line for line in lines if len(line) > 80] == []
     for command in COMMANDS:
-        assert f"  {command.name:<10}{command.summary}" in lines
+        assert [line.split(maxsplit=1) for line in lines if line.split()[:1] == [command.name]][0] == [command.name, command.summary]
     assert [line.split()[0] for line in lines[lines.index("Exit status:") + 1:]] == ["0", "1", "2", "3", "130", "141"]
 
 

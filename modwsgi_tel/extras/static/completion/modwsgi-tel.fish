@@ -130,7 +130,7 @@ complete -c modwsgi-tel -n '__modwsgi_tel_is top' -l at -r -f -d 'begin there, a
 complete -c modwsgi-tel -n '__modwsgi_tel_is top' -l speed -r -f -d 'times real time'
 complete -c modwsgi-tel -n '__modwsgi_tel_is top' -l help -d 'show what it can do'
 
-complete -c modwsgi-tel -n '__modwsgi_tel_is ""' -a dump -d 'one snapshot of the running collector, for cron; or every datagram'
+complete -c modwsgi-tel -n '__modwsgi_tel_is ""' -a dump -d 'a snapshot of the running collector, for cron; or each datagram'
 complete -c modwsgi-tel -n '__modwsgi_tel_is dump' -l listen -r -f -a '(__modwsgi_tel_socket)' -d 'where mod_wsgi sends'
 complete -c modwsgi-tel -n '__modwsgi_tel_is dump' -l socket-mode -r -f -d 'its file mode, set before anyone can connect'
 complete -c modwsgi-tel -n '__modwsgi_tel_is dump' -l socket-group -r -f -a '(__fish_complete_groups)' -d 'its group, by name or number'
@@ -247,7 +247,7 @@ complete -c modwsgi-tel -n '__modwsgi_tel_is inspect' -l file -r -F -d 'the proc
 complete -c modwsgi-tel -n '__modwsgi_tel_is inspect' -l port -r -f -d 'the processes that listen on this port, or are connected to it'
 complete -c modwsgi-tel -n '__modwsgi_tel_is inspect' -l help -d 'show what it can do'
 
-complete -c modwsgi-tel -n '__modwsgi_tel_is ""' -a record -d 'where Python processes spend their time: flame graphs and profiles'
+complete -c modwsgi-tel -n '__modwsgi_tel_is ""' -a record -d 'where Python processes spend their time: flame graphs, profiles'
 complete -c modwsgi-tel -n '__modwsgi_tel_is record' -f -a '(__fish_complete_pids)'
 complete -c modwsgi-tel -n '__modwsgi_tel_is record' -l config -r -F -d 'an INI file with a section for each command'
 complete -c modwsgi-tel -n '__modwsgi_tel_is record' -l group -r -f -d 'mod_wsgi\'s daemons of this process group (display-name)'
