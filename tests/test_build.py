@@ -85,7 +85,7 @@ def test_the_archive_has_shivs_layout_and_entry_point_our_start_up_and_exactly_t
         inside = os.path.relpath(folder, sources)
         if "__pycache__" not in inside:
             wanted |= {os.path.join("site-packages", inside, name) for name in names
-                       if name.endswith(".py") or "static" in inside.split(os.sep)}
+                       if name.endswith(".py") or name == "py.typed" or "static" in inside.split(os.sep)}
     with zipfile.ZipFile(pyz) as archive:
         names = archive.namelist()
         assert archive.testzip() is None
