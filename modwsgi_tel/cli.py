@@ -66,6 +66,9 @@ def _main(argv):
     if "--help" in rest or "-h" in rest:
         show(command_help(command))
         return 0
+    if "--version" in rest or "-V" in rest:         # as the plugin guidelines want it of check
+        show(program_version())
+        return 0
     try:
         values = read(command, rest)
     except UsageError as error:

@@ -30,6 +30,7 @@ Json = Dict[str, Any]
 Key = Tuple[Any, ...]
 Parameter = Union[str, int, float, bool, Sequence[str], None]
 
+REFRESH_LEAST_S = 0.05                  # what is less, or no number, would ask without a pause
 OVERLAP_S = 5.0                         # asked for again: the collector's wall clock may have been set back
 REMEMBERED = 20000                      # of lifecycle events, and of slow requests, that were told
 LOOKED_FOR = 20                         # slow requests in one turn of which nothing was heard
@@ -152,7 +153,7 @@ class Client:
         stream = _Stream(self, refresh, group, since)
         began = True
         while not self._closed:
-            due = time.monotonic() + refresh
+            due = time.monotonic() + max(REFRESH_LEAST_S, refresh)
             try:
                 found = stream.turn()
             except NotAllowed:

@@ -45,7 +45,7 @@ FILES_SHARE = 0.8                       # of the limit
 FILES_GROWTHS = (Growth(120.0, 20.0, FILES_GROWN_LEAST), Growth(540.0, 90.0, 2 * FILES_GROWN_LEAST))     # numbers, not bytes
 
 # Reasons for which an operator stopped it; "" is embedded mode, which gives none.
-ASKED_FOR = frozenset(("shutdown_signal", "graceful_signal", "script_reload", ""))
+ASKED_FOR = frozenset(("shutdown_signal", "graceful_signal", "eviction_signal", "script_reload", ""))
 # Limits that an operator has set: reached often they are trouble, now and then they are what was asked for.
 LIMITS = frozenset(("maximum_requests", "restart_interval", "inactivity_timeout"))
 

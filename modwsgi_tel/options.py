@@ -401,7 +401,7 @@ COMMANDS = (
             "policies, snippets.  With a NAME it prints that one; with --output it writes them, all or those that are named, and never over a file that "
             "differs, unless --force.",
             (("extras", "what there is"), ("extras prometheus/alerts.yml", "one of them, to stdout"),
-             ("extras --output /tmp/extras systemd", "all of a kind, into a folder"))),
+             ("extras --output ./extras systemd", "all of a kind, into a folder"))),
     Command("processes", "the tree of processes, requests and stacks", "",
             "What this server does right now: Apache's parent and children, the daemon groups, their processes and interpreters, the requests in each with their age, "
             "and the line that each is on.  Out of /proc, of stacks read from outside and of a collector, where one runs; what is missing is said.",

@@ -73,7 +73,7 @@ ARROWS = {
     "why.command": ("errors", "figures", "net.loop", "printable", "targets", "why"),
     "check": ("errors", "figures", "printable"),
     "check.command": ("errors", "check", "collector", "options", "peer", "printable", "report.client", "sources"),
-    "doctor": ("errors", "apache", "figures", "inspection.further", "masking", "net.datagram", "options", "printable", "proc", "report.client"),
+    "doctor": ("errors", "agentclient", "apache", "figures", "inspection.further", "masking", "net.datagram", "options", "printable", "proc", "report.client"),
     # its command carries the files; what makes them of the tables is docgen's
     "extras": ("check.checks", "figures", "findings", "openmetrics.table", "options", "state.facts", "wire"),
     "extras.command": ("errors", "extras.table", "printable", "report.whole", "resources"),

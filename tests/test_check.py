@@ -184,6 +184,19 @@ def test_each_group_has_a_line_and_a_value_whatever_its_state(checked):
          "shop": Datum("84", "%", "80", "95", "0", "100")})
 
 
+def test_a_name_hides_neither_another_group_nor_what_is_said_of_it(checked):
+    text, details, data = checked(a_summary([a_group("", capacity=0.99), a_group("(embedded)", capacity=0.1), a_group("x" * 255, capacity=0.98)]),
+                                  "capacity")
+    long = "x" * 57 + "..."
+    assert text == ("CRITICAL - capacity: (embedded): 99 % busy in the last minute (critical: 95 %), "
+                    f"{long}: 98 % busy in the last minute (critical: 95 %)")
+    assert details[2] == "OK: (embedded)#: 10 % busy in the last minute" and list(data) == ["(embedded)", "(embedded)#", "x" * 64]
+
+
+def test_too_few_findings_for_a_range_are_said_as_that(checked):
+    assert checked(a_summary(), "findings", "-w", "1:")[0] == "WARNING - no finding (warning: 1:)"
+
+
 def test_findings_come_with_what_to_do_about_them(checked):
     assert checked(a_summary(findings=[a_finding(), a_finding("heard-late", "info", text="late")])) == (
         "WARNING - slow", ["WARNING: slow", "  look", "OK: late", "  look"],
@@ -380,6 +393,13 @@ def test_a_dead_collector_is_critical_with_what_to_do(tmp_path):
         2, f"TEL CRITICAL - {path} does not answer: No such file or directory; is the collector running?\n", "")
 
 
+def test_what_could_not_be_said_is_no_state(collector):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([*CHECKOUT, "check", "--http-socket", collector.path], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                              cwd=ROOT, env=clean_environment(), timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr) == (3, b"modwsgi-tel: cannot write to stdout: No space left on device\n")
+
+
 @contextlib.contextmanager
 def server(answer):
     """The URL of something that takes connections, in a process of its own for as long as the block, and says `answer` to each."""
@@ -419,7 +439,8 @@ def test_a_token_is_given_where_one_is_asked_for(tmp_path):
     wrong.write_text("another\n")
     with Collector("--token-file", str(good)) as running:
         url = f"http://127.0.0.1:{running.port}"
-        assert [said_by("--url", url, *more).text for more in ((), ("--token-file", str(wrong)))] == [f"{url} asks for a token: give --token-file"] * 2
+        assert [said_by("--url", url, *more).text for more in ((), ("--token-file", str(wrong)))] == [
+            f"{url} asks for a token: give --token-file", f"{url} refuses the token that it was given"]
         assert said_by("--url", url, "--token-file", str(good)).text.startswith("no process has sent anything since")
 
 

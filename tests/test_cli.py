@@ -50,9 +50,9 @@ def test_help_for_the_program(form):
     assert run(form) == (0, program_help(), "")
 
 
-@pytest.mark.parametrize("form", ["--version", "-V"])
+@pytest.mark.parametrize("form", ["--version", "-V", "check -V", "serve --version"])
 def test_the_version(form):
-    assert run(form) == (0, f"modwsgi-tel {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})\n", "")
+    assert run(*form.split()) == (0, f"modwsgi-tel {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})\n", "")
 
 
 @pytest.mark.parametrize("command", COMMAND_NAMES)

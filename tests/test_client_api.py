@@ -183,6 +183,14 @@ def test_events_are_told_once_and_in_their_order_through_a_restart_of_the_collec
         assert list(stream) == []
 
 
+@pytest.mark.parametrize("refresh", [0, -1.0, float("nan")])
+def test_no_refresh_asks_without_a_pause(monkeypatch, refresh):
+    client, done = Client(), []
+    monkeypatch.setattr(api._Stream, "turn", lambda stream: done.append("turn") or (client.close() if len(done) > 6 else None) or [])
+    monkeypatch.setattr(api.time, "sleep", lambda seconds: done.append("pause") or client.close())
+    assert list(client.events(refresh)) == [] and done == ["turn", "pause"]
+
+
 def test_findings_come_and_go():
     with Collector() as running:
         client, worker = Client(f"http://127.0.0.1:{running.port}"), Worker(7, interval=600.0)

@@ -8,12 +8,13 @@ import pytest
 
 import running
 from modwsgi_tel.apache.config import Config
-from modwsgi_tel.doctor import collectors, denials, gather, mentions, places, receiving, sending, steps
+from modwsgi_tel.doctor import collectors, denials, gather, mentions, places, receiving, sending, servers, steps
 from modwsgi_tel.doctor.command import status
 from modwsgi_tel.doctor.scene import (FOLLOWS, OK, UNKNOWN, WRONG, Asked, Bound, Collector, Denial, Folder, Mention, Place, Row, Scene,
                                       Sender, Server,
                                       Summary, Tool)
 from modwsgi_tel.doctor.text import text
+from modwsgi_tel.proc.roles import Member
 
 SOCKET = "/run/modwsgi-tel/telemetry.sock"
 WWW, ROOT = 33, 0
@@ -136,7 +137,7 @@ def test_no_collector_says_what_is_at_the_path_and_how_to_start_one():
                         (a_place("file"), "something that is no socket is there")):
         found = the(receiving.collector(a_scene(collectors=[], summary=None, here=place)))
         assert found.text == f"no collector runs: {SOCKET}: {said}"
-        assert runs(found) == [f"modwsgi-tel serve --listen unix:{SOCKET} --socket-group www-data"]
+        assert runs(found) == [f"mv {SOCKET} {SOCKET}.away"] * (place.state == "file") + [f"modwsgi-tel serve --listen unix:{SOCKET} --socket-group www-data"]
 
 
 def test_a_missing_folder_is_made_first_and_a_taken_port_left_alone():
@@ -213,6 +214,33 @@ def test_gunicorn_needs_the_agent():
     assert states(sending.servers(a_scene(servers=[server]))) == [OK]
 
 
+def test_daemons_that_a_user_cannot_tell_from_children_are_not_said_to_be_away():
+    tool = a_scene().tool._replace(lacks="no CAP_SYS_PTRACE", user="joe")
+    found = the(sending.servers(a_scene(tool=tool, servers=[a_server(senders=[a_sender(11, role="apache-child")])])), UNKNOWN)
+    assert (found.text.split(": ")[-1], runs(found)) == ("which of its processes are to send is not seen by this user", ["sudo modwsgi-tel doctor"])
+
+
+def test_the_line_for_gunicorn_watches_its_requests_too():
+    server = a_server(kind="gunicorn", path=None)._replace(config=None)
+    assert the(sending.servers(a_scene(rows=[], servers=[server]))).mends[0].text.endswith(
+        f'from modwsgi_tel import agent; application = agent.middleware(application, socket="unix:{SOCKET}")')
+
+
+def test_a_service_of_mod_wsgi_express_need_not_send():
+    members = [Member(pid, 10, 1, "daemon", group, "apache", "apache2", "", "", 33, "S", 1, 0, 0)
+               for pid, group in ((11, "shop"), (12, "service:telemetry"), (13, ""))]
+    assert [each.pid for each in servers._serving(members, {"service:telemetry", ""})] == [11, 13]
+
+
+def test_an_agent_that_is_there_is_not_asked_for_again():
+    server = a_server(kind="gunicorn", path=SOCKET, senders=[a_sender(11, agent=True)], place=a_place(gid=0))._replace(config=None)
+    assert states(sending.servers(a_scene(rows=[], servers=[server]))) == [FOLLOWS]         # of what the socket's mode says
+    assert states(sending.servers(a_scene(rows=[], summary=None, servers=[server]))) == [FOLLOWS]
+    found = the(sending.servers(a_scene(rows=[], servers=[server._replace(place=a_place())])))
+    assert found.text == "gunicorn (pid 10): an agent is in 1 process, and nothing of it arrives"
+    assert f"socket=\"unix:{SOCKET}\"" in found.mends[0].text
+
+
 def test_no_server_is_wrong_only_where_all_can_be_seen():
     assert states(sending.servers(a_scene(servers=[]))) == [WRONG]
     assert states(sending.servers(a_scene(servers=[], tool=a_scene().tool._replace(hidepid="2")))) == [UNKNOWN]
@@ -244,7 +272,7 @@ def test_express_is_to_be_started_with_its_own_options():
 def test_a_path_that_leads_elsewhere_is_replaced_in_its_line(path, said):
     found = the(sending.directives(a_scene(servers=[a_server(path, place=None, here=None)])))
     assert found.text == said
-    assert runs(found) == [f"sed -i '7s|.*|WSGITelemetryService unix:{SOCKET} interval=1.0|' /etc/apache2/apache2.conf",
+    assert runs(found) == [f"sed -i --follow-symlinks '7s|.*|WSGITelemetryService unix:{SOCKET} interval=1.0|' /etc/apache2/apache2.conf",
                            "systemctl reload apache2"]
 
 
@@ -313,6 +341,28 @@ def test_a_daemon_of_another_user_is_looked_at_by_itself():
     assert the(sending.permission(a_scene(servers=[server]))).text.startswith("1 process of daemon (12) may not write to the socket")
 
 
+def test_files_of_a_server_in_a_container_are_changed_there():
+    server = a_server("/run/other.sock", place=a_place("absent"), here=None, contained=True)
+    found = next(step for step in steps.judge(a_scene(servers=[server])) if step.id == "directive").results
+    assert runs(the(found)) == [
+        f"nsenter -t 10 -m -r sh -c 'sed -i --follow-symlinks '\"'\"'7s|.*|WSGITelemetryService unix:{SOCKET} interval=1.0|'\"'\"' "
+        "/etc/apache2/apache2.conf'", "systemctl reload apache2"]
+
+
+def test_a_user_without_a_name_is_let_in_by_the_mode():
+    server = a_server(senders=[a_sender(11), a_sender(12, uid=54321, gids=[54321])])
+    found = the(sending.permission(a_scene(servers=[server])))
+    assert runs(found) == [f"chmod o+rw {SOCKET}"] and found.mends[-1].text.endswith("--socket-mode 0666")
+
+
+@pytest.mark.parametrize("gid", [WWW, ROOT])
+def test_what_lets_one_user_write_takes_it_from_no_other(gid):
+    server = a_server(senders=[a_sender(11), a_sender(12), a_sender(13, uid=1, gids=[1])], place=a_place(gid=gid))
+    found = [each for each in sending.permission(a_scene(servers=[server])) if each.state == WRONG]
+    assert [runs(each) for each in found] == [[f"chgrp www-data {SOCKET} && chmod g+rw {SOCKET}"]] * (gid == ROOT) + [
+        ["usermod -aG www-data daemon", "systemctl reload apache2"]]
+
+
 def test_the_first_folder_that_may_not_be_searched_is_named():
     folders = [Folder("/", 0o755, 0, 0, False), Folder("/run", 0o755, 0, 0, False), Folder("/run/modwsgi-tel", 0o700, 0, 0, False)]
     found = the(sending.permission(a_scene(servers=[a_server(place=a_place(folders=folders))])))
@@ -333,7 +383,7 @@ def test_a_private_tmp_is_told_with_its_mount_and_a_socket_in_run():
     scene = a_scene(target=path, collectors=[a_collector(sockets=[Bound(path, 500, a_place())])], servers=[server], rows=[])
     found = the(sending.namespace(scene))
     assert found.evidence[0] == "there /tmp/t.sock is on the mount /tmp (from /tmp/systemd-private-1/tmp, ext4)"
-    assert f"sed -i '7s|.*|WSGITelemetryService unix:{sending.RUN_SOCKET} interval=1.0|' /etc/apache2/apache2.conf" in runs(found)
+    assert f"sed -i --follow-symlinks '7s|.*|WSGITelemetryService unix:{sending.RUN_SOCKET} interval=1.0|' /etc/apache2/apache2.conf" in runs(found)
     assert states(sending.namespace(scene._replace(servers=[server._replace(place=a_place())]))) == [OK]
     assert states(sending.namespace(scene._replace(servers=[server._replace(private=None)]))) == [UNKNOWN]
 
@@ -423,13 +473,86 @@ def test_processes_in_a_container_are_known_by_either_pid():
     assert states(receiving.arrival(a_scene(rows=[Row(7, 11, 1.0, 0.4), Row(8, 12, 1.0, 0.4)]))) == [OK]
 
 
+def test_the_existing_collector_that_took_the_socket_is_ended_first():
+    peer = a_collector(pid=90, own=False, sockets=[Bound(SOCKET, 900, a_place(inode=900, pids=[90]))])
+    lost = a_collector(sockets=[Bound(SOCKET, 500, a_place(inode=900, pids=[90]))])
+    found = the(receiving.collector(a_scene(collectors=[lost, peer])))
+    assert runs(found) == ["kill 90", "kill 70"]
+
+
+def test_servers_that_send_to_the_existing_collector_and_not_to_ours_are_told():
+    peer, mine = a_collector(pid=90, own=False), a_collector(sockets=[Bound("/run/two.sock", 800, a_place(inode=800))])
+    scene = a_scene(collectors=[mine, peer], summary=None, asked=Asked("http://127.0.0.1:8888", "answers 404", 0.1))
+    found = the(receiving.collector(scene))
+    assert found.text.startswith("no server sends to modwsgi-tel (pid 70, root): they send to the existing collector")
+    assert runs(found) == ["modwsgi-tel doctor --listen unix:/run/two.sock"]
+    assert states(receiving.readers(scene)) == [FOLLOWS]
+    assert OK in states(receiving.collector(scene._replace(collectors=[mine, peer, a_collector(pid=71)])))
+
+
+def test_a_socket_that_nobody_has_is_not_complained_of_for_its_mode():
+    for state in ("dead", "file"):
+        assert states(sending.permission(a_scene(servers=[a_server(place=a_place(state, mode=0o600))]))) == [FOLLOWS]
+
+
+def test_users_who_are_stopped_by_one_folder_are_told_at_once():
+    place = a_place(folders=[Folder("/run/modwsgi-tel", 0o700, 0, 0, False)])
+    server = a_server(senders=[a_sender(11), a_sender(12, uid=1, gids=[1])], place=place)
+    assert the(sending.permission(a_scene(servers=[server]))).text.startswith("2 processes of www-data, daemon (11, 12) may not search the folder")
+
+
+def test_a_collector_for_servers_of_several_users_gets_the_group_of_most_also_where_agents_send():
+    senders = [a_sender(11, uid=7, gids=[1]), a_sender(12, gids=[WWW]), a_sender(13, gids=[WWW])]
+    old = a_server(config=a_config(path=None, version="4.9.4"), senders=senders)
+    for server in (a_server(senders=senders), old):
+        found = the(receiving.collector(a_scene(collectors=[], summary=None, here=a_place("absent"), servers=[server])))
+        assert runs(found) == [f"modwsgi-tel serve --listen unix:{SOCKET} --socket-group www-data"]
+
+
+def test_an_apache_of_no_unit_gets_the_signal_only_where_its_files_are_right(tmp_path):
+    def reload(*words, file="/srv/httpd.conf", kind="apache"):
+        process = tmp_path / "7"
+        for name in ("ns", "root"):
+            (process / name).mkdir(parents=True, exist_ok=True)
+        (process / "cmdline").write_bytes(b"\0".join(map(os.fsencode, words)) + b"\0")
+        for path, target in (("exe", "/bin/sh"), ("ns/mnt", "mnt:[1]")):
+            if not os.path.lexists(process / path):
+                os.symlink(target, process / path)
+        if not os.path.lexists(tmp_path / "self"):
+            os.symlink("7", tmp_path / "self")
+        return servers.reload_of(7, kind, a_config(file=file, root="/srv"), str(tmp_path))
+
+    assert reload("apache2", "-f", "/srv/a b", "-k", "start") == "/bin/sh -f '/srv/a b' -t && kill -USR1 7"
+    assert reload("httpd", "-DFOREGROUND") == "/bin/sh -DFOREGROUND -t && kill -USR1 7"
+    assert reload("gunicorn", kind="gunicorn") == "kill -HUP 7"
+    (tmp_path / "8" / "ns").mkdir(parents=True)
+    (tmp_path / "8" / "root").mkdir()
+    os.symlink("mnt:[2]", tmp_path / "8" / "ns" / "mnt")
+    os.unlink(tmp_path / "self")
+    os.symlink("8", tmp_path / "self")
+    assert reload("httpd") == "kill -USR1 7"             # its files are others than these
+
+
+def test_a_collector_that_systemd_can_start_is_started_by_it():
+    scene = a_scene(collectors=[], summary=None, here=a_place("absent", folders=[Folder("/run/modwsgi-tel", None, None, None, False)]))
+    assert runs(the(receiving.collector(scene._replace(unit=("modwsgi-tel", SOCKET))))) == ["systemctl restart modwsgi-tel"]
+    assert runs(the(receiving.collector(scene._replace(unit=("modwsgi-tel", "/run/other.sock")))))[0] == "mkdir -p /run/modwsgi-tel"
+
+
+def test_the_unit_says_where_its_collector_is_to_listen(tmp_path):
+    path = os.path.join(running.ROOT, "modwsgi_tel", "extras", "static", "systemd")
+    assert collectors.unit_here([str(tmp_path), path], str(tmp_path)) == ("modwsgi-tel", SOCKET)
+    assert collectors.unit_here([path], str(tmp_path / "nothing")) is None                  # no systemd runs
+    assert gather._target("", [], [], ("modwsgi-tel", SOCKET)) == (SOCKET, "default")
+
+
 # --- stacks, readers, machine --------------------------------------------------------------------------------
 
 def test_slow_requests_that_are_off_get_their_line():
     found = the(receiving.stacks(a_scene(servers=[a_server(config=a_config(slow=None))])))
-    assert runs(found) == ["sed -i '7a WSGISlowRequests 2.0' /etc/apache2/apache2.conf", "systemctl reload apache2"]
+    assert runs(found) == ["sed -i --follow-symlinks '7a WSGISlowRequests 2.0' /etc/apache2/apache2.conf", "systemctl reload apache2"]
     found = the(receiving.stacks(a_scene(servers=[a_server(config=a_config(slow="0"))])))
-    assert runs(found)[0] == "sed -i '8s|.*|WSGISlowRequests 2.0|' /etc/apache2/apache2.conf"
+    assert runs(found)[0] == "sed -i --follow-symlinks '8s|.*|WSGISlowRequests 2.0|' /etc/apache2/apache2.conf"
 
 
 def test_a_collector_without_the_right_needs_a_helper():
@@ -438,6 +561,19 @@ def test_a_collector_without_the_right_needs_a_helper():
     assert states(receiving.stacks(a_scene(collectors=[weak._replace(options={"stacks": "off"})]))) == [OK]
     assert states(receiving.stacks(a_scene(collectors=[weak._replace(powerful=None)]))) == [FOLLOWS]
     assert the(receiving.stacks(a_scene(summary=a_summary(stacks_problem="ptrace_scope is 3")))).text == "the collector reads no stacks: ptrace_scope is 3"
+
+
+def test_a_unit_without_the_right_gets_the_helpers_unit():
+    found = the(receiving.stacks(a_scene(collectors=[a_collector(user="modwsgi-tel", powerful=False, unit="modwsgi-tel.service")])))
+    assert [text.split(" ")[0] for text in runs(found)] == ["modwsgi-tel", "mkdir", "systemctl"]
+    assert runs(found)[-1].endswith("restart modwsgi-tel.service") and "--stacks off" in found.mends[-1].text
+
+
+def test_options_that_a_unit_gives_by_the_environment_count(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "environ").write_bytes(b"PATH=/bin\0MODWSGI_TEL_STACKS_HELPER=/run/s.sock\0MODWSGI_TEL_STACKS=\0MODWSGI_TEL_ELSE=1\0")
+    assert collectors._by_environment(7, str(tmp_path)) == {"stacks-helper": "/run/s.sock"}
+    assert collectors._by_environment(8, str(tmp_path)) == {}
 
 
 def test_a_helper_that_does_not_answer_is_told():

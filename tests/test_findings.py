@@ -434,7 +434,7 @@ def test_a_process_that_is_stopped_again_and_again_for_one_reason_restarts():
 
 
 def test_restarts_that_an_operator_asked_for_are_none_and_limits_count_while_processes_are_young():
-    for reason in ("shutdown_signal", "graceful_signal", "script_reload"):
+    for reason in ("shutdown_signal", "graceful_signal", "eviction_signal", "script_reload"):
         assert stops(1.0, 21.0, 41.0, reason=reason).at(42.0) == {}
     assert set(stops(1.0, 21.0, 41.0, reason="maximum_requests").at(42.0)) == {"restarting"}
     watch = Watch()

@@ -1,4 +1,5 @@
 """Who may ask: Host, Origin, token, root path."""
+import base64
 import hashlib
 import hmac
 
@@ -13,7 +14,8 @@ TOKEN = "se+cr\u00e9t"
 SESSION = hmac.new(TOKEN.encode(), b"modwsgi-tel session cookie 1", hashlib.sha256).hexdigest()
 REALM = ("WWW-Authenticate", 'Bearer realm="modwsgi-tel"')
 POLICY = ("Content-Security-Policy",
-          "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+          "default-src 'none'; script-src 'sha256-qZLnRB+JWoEw+wv9oAy+xymN7ahIeMz/rgIM/zoog2U='; form-action 'self'; "
+          "frame-ancestors 'none'; base-uri 'none'")
 
 
 def a_request(line="GET /api/state HTTP/1.1", *headers, host="localhost:8888", body=b""):
@@ -219,7 +221,7 @@ def test_without_a_token_the_answer_says_what_to_do_and_a_browser_gets_the_form(
     assert (posted.content_type, foreign.content_type) == ("application/json", "application/json")
 
 
-def test_the_form_is_plain_html_without_scripts():
+def test_the_form_is_plain_html_with_the_one_script_that_its_policy_names():
     for line in ("GET /login HTTP/1.1", "HEAD /login HTTP/1.1"):
         response = Guard(LOOPBACK, token=TOKEN).login(a_request(line))
         assert (response.status, response.content_type, response.headers) == (200, "text/html; charset=utf-8", (POLICY,))
@@ -228,7 +230,9 @@ def test_the_form_is_plain_html_without_scripts():
             b'<title>modwsgi-tel</title>\n<h1>modwsgi-tel</h1>\n<form method="post" action="/login">\n'
             b'<p>This collector asks for its token.</p>\n'
             b'<p><label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>\n'
-            b'<button>Show</button></p>\n</form>\n</html>\n')
+            b'<button>Show</button></p>\n</form>\n<script>document.forms[0].action += location.hash</script>\n</html>\n')
+        script = base64.b64encode(hashlib.sha256(b"document.forms[0].action += location.hash").digest()).decode()
+        assert f"; script-src 'sha256-{script}'; " in POLICY[1]
 
 
 @pytest.mark.parametrize("root_path, header, path", [

@@ -348,6 +348,14 @@ def test_a_record_whose_interval_is_no_number_spoils_no_counter():
     assert read(fleet, now=9.0)["modwsgi_capacity_used_seconds"].value() >= 0.25
 
 
+def test_each_reason_that_mod_wsgi_has_is_there_before_the_first_stop_so_that_it_is_an_increase():
+    worker = Worker(pid=7)
+    fleet = fold(a_fleet(), worker.started(), worker.tick(requests=1), now=1.0)
+    assert {dict(own)["reason"]: number for own, number in read(fleet, now=1.0)["modwsgi_process_stops"].series().items()} == dict.fromkeys((
+        "cpu_time_limit", "deadlock_timeout", "eviction_signal", "graceful_signal", "inactivity_timeout", "maximum_requests", "request_timeout",
+        "restart_interval", "script_reload", "shutdown_signal", "startup_timeout"), 0)
+
+
 # --- churn -----------------------------------------------------------------------------------------
 
 def test_a_thousand_short_lived_processes_leave_no_thousand_series():

@@ -6,11 +6,12 @@ import re
 
 import pytest
 
+from modwsgi_tel.findings import RULES
 from modwsgi_tel.figures import duration, number, percent, size
 from modwsgi_tel.printable import printable
 from modwsgi_tel.wire.fields import PHASES
 from pages import BIDI, GUNK_GROUP, LONG_PATH, SHOP_PID, Fed, settled, visit
-from running import Collector
+from running import ROOT, Collector
 
 VIEWS = ("overview", "processes", "capacity", "latency", "slow", "gc", "exceptions", "stacks", "tree", "flame", "events", "collector", "help")
 BUSY = "document.querySelector('#main').getAttribute('aria-busy')"
@@ -93,6 +94,24 @@ def test_the_findings_are_shown_with_their_advice(page, fed):
     found = page.wait("document.querySelector('.findings') && [...document.querySelectorAll('.findings .said')].map(each => each.innerText)", "findings")
     told = [each["text"] for each in fed.json("/api/summary?parts=findings&window=10m")["findings"]]
     assert [re.sub(r"[\d.,]+", "#", each) for each in found] == [re.sub(r"[\d.,]+", "#", cut(each, 400)) for each in told]
+
+
+def test_each_finding_leads_to_the_view_in_which_its_cause_is_to_be_seen(page):
+    with open(f"{ROOT}/modwsgi_tel/web/page/static/85-frame.js", encoding="utf-8") as file:
+        table = file.read().partition("const SEEN_IN = {")[2].partition("};")[0]
+    leads = dict(re.findall(r'[{\s"]([a-z-]+)"?: \["([a-z]+)"', " " + table))
+    assert set(leads) == {rule.id for rule in RULES} - {"heard-late", "no-request-seen"} and set(leads.values()) <= set(VIEWS)
+    links = page.value("[...document.querySelectorAll('.findings a')].map(each => each.getAttribute('href'))")
+    assert links != [] and {link.partition("?")[0] for link in links} <= {"#" + view for view in VIEWS}
+    assert all("window=10m" in link for link in links)
+
+
+def test_small_amounts_do_not_fill_their_chart(page):
+    visit(page, "overview?group=shop&window=10m")
+    page.wait("document.querySelector('#main .chart .peak').innerText.startsWith('max')", "points")
+    charts = page.value("[...document.querySelectorAll('#main .chart')].map(each => ['.name', '.peak', '.scale'].map(part => each.querySelector(part)?.innerText))")
+    shown = {name: (float(peak.split()[1]), scale) for name, peak, scale in charts if peak.startswith("max ") and name in ("cpu", "GIL wait")}
+    assert 0 < shown["cpu"][0] < 0.25 and {name: scale for name, (_, scale) in shown.items()} == {"cpu": "0.25 cores", "GIL wait": "20 %"}
 
 
 def test_a_slot_tells_its_request_to_the_pointer_and_to_the_keyboard(page, fed):
@@ -198,6 +217,21 @@ def test_keys_lead_where_they_lead_in_the_console(page):
     page.wait("document.querySelector('#main h1').innerText === 'Overview'", "the view before")
 
 
+def test_a_slow_request_is_three_keys_away_and_a_click_anywhere_in_its_row_opens_it_too(page, fed):
+    press(page, "s", "document.querySelector('#main h1').innerText === 'Slow requests' && !!document.querySelector('#main .opener')", "the slow requests")
+    page.key("j")
+    page.key("j")
+    page.key("k")
+    page.key("Enter")
+    first = page.wait("document.querySelector('tr.open + tr.below article.request') && document.querySelector('tr.open .opener') === document.activeElement"
+                      " && location.hash", "the first of them, open, with the focus")
+    press(page, "Escape", "!location.hash.includes('open')", "its end")
+    page.click("#main tr.opens td:nth-child(3)")
+    page.wait(f"location.hash === {json.dumps(first)} && !!document.querySelector('article.request')", "the same by the mouse")
+    page.value("history.back()")
+    page.wait("!document.querySelector('article.request')", "the list, by the browser's back")
+
+
 def test_a_page_at_rest_asks_nothing_and_goes_on_at_once(page):
     press(page, " ", "document.querySelector('#pause').getAttribute('aria-pressed') === 'true'", "the pause")
     page.wait(f"{BUSY} === 'false'", "the end of a look")
@@ -234,6 +268,22 @@ def test_a_view_is_copied_as_text_and_as_json(page, fed):
     page.click("#copy-json")
     told = json.loads(page.wait("navigator.clipboard.readText().then(text => text.startsWith('{') && text)", "JSON in the clipboard"))
     assert [row["pid"] for row in told["processes"]["processes"]] == [SHOP_PID]
+
+
+def test_a_copied_chart_is_its_name_and_figure_and_what_is_folded_is_left_out(page):
+    page.click("#copy-text")
+    text = page.wait("navigator.clipboard.readText().then(text => text.startsWith('modwsgi-tel Overview') && text)", "text in the clipboard")
+    (line,) = re.findall("(?m)^throughput.*", text)
+    assert re.fullmatch(r"throughput  [\d.,]+ req/s(  max .*)?", line) and "from  throughput" not in text
+
+
+def test_times_are_those_of_the_collector_where_the_browsers_clock_is_wrong(fed):
+    with fed.browser.page() as page:
+        page.call("Page.addScriptToEvaluateOnNewDocument", source="Date.now = () => 1e12")
+        page.goto(f"http://127.0.0.1:{fed.collector.port}/#overview")
+        settled(page)
+        assert re.fullmatch(r"(\d\d:\d\d:\d\d\s+){3}", page.text(".times") + "\n")
+        assert re.search(r"collector's time \d\d:\d\d:\d\d UTC ", page.text("#foot"))
 
 
 def test_without_a_clipboard_the_text_is_there_to_be_copied_by_hand(page):
@@ -302,15 +352,18 @@ def test_below_a_root_path_and_with_a_token(fed):
             file.write("sesame\n")
         collector.command[collector.command.index("token")] = f"{collector.folder}/token"
         cleanup.enter_context(collector)
-        page = cleanup.enter_context(fed.browser.page(f"http://127.0.0.1:{collector.port}/telemetry"))
+        page = cleanup.enter_context(fed.browser.page(f"http://127.0.0.1:{collector.port}/telemetry#events?window=10m"))
         page.focus("input[name=token]")
         page.type("sesame")
         page.key("Enter")
         page.wait(f"{BUSY} === 'false'", "the page behind the login")
-        assert page.value("location.pathname") == "/telemetry/"
-        assert page.text("#verdict").strip().endswith("no process has reported yet")
+        assert page.value("location.pathname + location.hash") == "/telemetry/#events?window=10m"
+        # that nothing arrives is not fine: no mark says so, and the first view says what to do
+        assert page.text(".verdict.unknown").strip() == "no process has reported yet"
+        visit(page, "overview")
+        assert "modwsgi-tel.pyz doctor" in page.text("#main") and page.texts("#main figcaption .value") == ["-"] * 5 + ["0"] + ["-"] * 3
         del page.errors[:]
         page.call("Network.clearBrowserCookies")
-        page.wait("document.querySelector('#banner a')?.getAttribute('href') === 'login'", "the way to log in again")
+        page.wait("document.querySelector('#banner a')?.getAttribute('href') === 'login#overview'", "the way to log in again, and back")
         page.click("#banner a")
         page.wait("!!document.querySelector('input[name=token]')", "the login form")

@@ -398,6 +398,18 @@ def test_exceptions_are_those_of_the_route_with_their_frames(shown, fed):
     assert page.texts("main article .frames li") == ["{function} {file}:{line}".format(**frame) for frame in told[0]["frames"]]
 
 
+def test_the_overview_has_what_agents_tell_in_short(shown, fed):
+    page = shown("overview")
+    told = fed.json("/api/summary?parts=agent")["agent"]
+    most, cost = told["top_exceptions"][0], told["pivots"][0]
+    assert page.texts("#inside dt") == ["exceptions", "time goes"] and page.value(
+        "[...document.querySelectorAll('#inside a')].map(each => each.getAttribute('href'))") == ["#exceptions", "#time"]
+    raised, goes = page.texts("#inside dd")
+    assert raised == (f"{told['exceptions']} from {counted(told['exception_places'], 'place')}; most: {most['count']} {most['type']} "
+                      f"at {most['place']}")
+    assert goes.startswith(f"{duration(cost['recent_s'])} in 10 min, of {counted(cost['requests'], 'long request')} in {cost['place']}")
+
+
 def test_events_are_those_of_the_route_the_newest_first(shown, fed):
     page = shown("events")
     told = fed.json("/api/lifecycle?limit=100")["lifecycle_events"][::-1]
@@ -441,7 +453,7 @@ def test_no_view_is_wider_than_a_narrow_window_and_each_can_be_copied(shown, fed
         page.click("#copy-text")
         page.wait(f"navigator.clipboard.readText().then(text => text.startsWith('modwsgi-tel {page.text('h1')}'))", "the copy")
         text = page.value("navigator.clipboard.readText()")
-        assert "\x1b" not in text and "\u202e" not in text
+        assert "\x1b" not in text and "\u202e" not in text and "idle ones too" not in text
 
 
 def test_a_hostile_group_is_text_in_each_view(shown, fed):

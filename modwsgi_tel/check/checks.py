@@ -15,6 +15,7 @@ from modwsgi_tel.figures import counted, duration, number, percent, size
 DATA_LEAST_S = 10.0                     # of data, or of a collector's life, before anything is said to be well
 ERRORS_LEAST = 5                        # responses with 5xx: fewer are no reason for an alarm that nobody has set
 NAMED = 3                               # groups in the first line
+NAME = 60                               # characters of a group's name, that what is said of it has room
 AMOUNT_MOST = 1e18                      # of bytes, requests, seconds: more is nonsense
 DETAILS = 40                            # lines
 EMBEDDED = "(embedded)"
@@ -59,10 +60,15 @@ def _uptime_s(look):
 
 
 def _names(rows):
-    """The name of each (hostname, process group), with its host where another one has the same."""
+    """The name of each (hostname, process group), with its host where another one has the same; no two are alike, whatever they are called."""
     held = {(row["hostname"], row["process_group"]) for row in rows}
-    groups = [group for _, group in held]
-    return {(host, group): (group or EMBEDDED) + (f"@{host}" if groups.count(group) > 1 else "") for host, group in held}
+    groups, names = [group for _, group in held], {}
+    for host, group in sorted(held, key=repr):
+        name = (group or EMBEDDED) + (f"@{host}" if groups.count(group) > 1 else "")
+        while name in names.values():
+            name += "#"
+        names[host, group] = name
+    return names
 
 
 def _is_wanted(look, group):
@@ -104,7 +110,8 @@ def _judged(look, what, unit, readings, most=None):
         if status is None:
             status = OK if reading.value is None else _status(look, reading.value)
             why = _why(look, status, unit)
-        judged.append((status, name, reading, f"{name}: {reading.said}{why}"))
+        shown = name if len(name) <= NAME else name[:NAME - 3] + "..."
+        judged.append((status, name, reading, f"{shown}: {reading.said}{why}"))
     judged.sort(key=lambda item: (WORST_FIRST.index(item[0]), -(item[2].value or 0), item[1]))
     status = worst(item[0] for item in judged)
     bad = [text for each, _, _, text in judged if each == status]
@@ -255,6 +262,8 @@ def _findings(look):
             return nothing
     if wrong:
         text = wrong[0]["text"] + (f" (+{len(wrong) - 1} more)" if len(wrong) > 1 else "")
+    elif status != OK:
+        text = f"no finding{_why(look, status, '')}"
     else:
         text = look.answer["verdict"] if look.group is None and not found else "nothing is wrong" + (f" with {look.group}" if look.group else "")
     return Outcome(status, text, _lines(found), figures)

@@ -6,7 +6,7 @@ nobody watches then; what cannot be judged, or was asked wrongly, is UNKNOWN.
 from modwsgi_tel.check.checks import Look, chosen, judge
 from modwsgi_tel.check.output import CRITICAL, UNKNOWN, Outcome, as_json, as_text
 from modwsgi_tel.check.ranges import read
-from modwsgi_tel.errors import NoAnswer, Nonsense, TelError, UsageError
+from modwsgi_tel.errors import NoAnswer, Nonsense, TelError, Unwritable, UsageError
 from modwsgi_tel.options import token_in
 from modwsgi_tel.printable import show
 from modwsgi_tel.report.client import Place, fetch, where_of
@@ -25,7 +25,11 @@ def check(values):
         outcome = Outcome(CRITICAL, str(error))
     except TelError as error:
         outcome = Outcome(UNKNOWN, str(error))
-    show(as_json(outcome, name) if values.json else as_text(outcome))
+    try:
+        show(as_json(outcome, name) if values.json else as_text(outcome))
+    except Unwritable as error:
+        error.exit_status = UNKNOWN     # no state of a server
+        raise
     return outcome.status
 
 

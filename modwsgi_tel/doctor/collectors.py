@@ -9,7 +9,8 @@ from modwsgi_tel.doctor.scene import Bound, Collector
 from modwsgi_tel.doctor.servers import namespace, unit_of
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.masking import masked
-from modwsgi_tel.options import BY_COMMAND, SOCKET, URL
+from modwsgi_tel.options import BY_COMMAND, SOCKET, URL, variable
+from modwsgi_tel.options import options_of as option_list
 from modwsgi_tel.proc import procfs, roles, sockdiag, sockets, threads
 from modwsgi_tel.proc.access import parse_status
 
@@ -19,6 +20,8 @@ _DGRAM = 2                              # SOCK_DGRAM
 _EXISTING = re.compile(r"(^|/)mod_wsgi[-_]telemetry$")
 _PORT = URL.rpartition(":")[2]
 _RECEIVES = ("serve", "top", "demo", "dump")
+_UNIT, _UNITS, _SYSTEMD = "modwsgi-tel.service", ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"), "/run/systemd/system"
+_LISTENS = re.compile(r"^ExecStart=.* --listen[ =]unix:(/\S+)", re.M)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,7 +33,7 @@ def of(members, root="/proc"):
         if any(other.pid == member.parent for other, _ in mine):        # a helper process of one
             continue
         words = _words(member.pid, root)
-        options = options_of(words)
+        options = {**_by_environment(member.pid, root), **options_of(words)} if is_ours else options_of(words)
         inodes = _inodes(member.pid, root)
         if inodes is None:
             command = next((word for word in words if word in BY_COMMAND), "serve")
@@ -48,6 +51,19 @@ def of(members, root="/proc"):
                                ports, http_sockets, options, unit_of(member.pid, root), age_s, _is_powerful(member.pid, root),
                                namespace(member.pid, root), _helper(options)))
     return found
+
+
+def unit_here(folders=_UNITS, runs=_SYSTEMD):
+    """(name, path where it listens) of a collector's unit that systemd here could start, or None."""
+    if not os.path.isdir(runs):
+        return None
+    for folder in folders:
+        try:
+            found = _LISTENS.search(procfs.read(f"{folder}/{_UNIT}", 65536).decode("utf-8", "replace"))
+        except OSError:
+            continue
+        return (_UNIT[:-len(".service")], found.group(1)) if found else None
+    return None
 
 
 def _is_ours(member):
@@ -75,6 +91,16 @@ def options_of(words):
             following = words[place + 1] if place + 1 < len(words) and not words[place + 1].startswith("--") else ""
             found[name] = value if there else following
     return found
+
+
+def _by_environment(pid, root):
+    """{name: text} of the options that a collector has by its environment, as a unit gives them."""
+    try:
+        told = procfs.read(f"{root}/{pid}/environ", 1 << 20).split(b"\0")
+    except OSError:
+        return {}
+    set_to = dict(os.fsdecode(each).partition("=")[::2] for each in told if each.startswith(b"MODWSGI_TEL_"))
+    return {option.name: set_to[variable(option)] for option in option_list("serve") if set_to.get(variable(option))}
 
 
 def _helper(options):

@@ -45,7 +45,8 @@ def scene(values, root="/proc"):
     policy = denials.policy()
     first = next((each.pid for each in running if each.namespace is not None), "self")
     found = tried("servers", lambda: servers.with_waits(servers.of(members, values.pid, policy, first, root), root), [])
-    target, target_from = _target(given, running, found)
+    unit = collectors.unit_here()
+    target, target_from = _target(given, running, found, unit)
     asked, summary, rows = _ask(values, running, target)
     if summary is not None and not running and not given and summary.socket:
         target, target_from = summary.socket, "collector"
@@ -56,7 +57,7 @@ def scene(values, root="/proc"):
     port = _PORT.search(asked.where)
     ports = {int(port.group(1)): collectors.who_listens(int(port.group(1)), root)} if port and (asked.problem or summary is None) else {}
     return Scene(wall, tool, target, target_from, here, running, found, summary, rows, asked, ports, policy, told, _qlen(root),
-                 _disk(running), unknown)
+                 _disk(running), unknown, unit)
 
 
 def _tool(root):
@@ -69,7 +70,7 @@ def _tool(root):
                 places.user_name(os.geteuid()), lacks, procfs.hidden(root), has_proc)
 
 
-def _target(given, running, found):
+def _target(given, running, found, unit):
     """(path, how that is known)."""
     if given:
         return given, "--listen"
@@ -80,7 +81,7 @@ def _target(given, running, found):
         return wanted[0], "collector"
     if len(paths) == 1:
         return paths.pop(), "directive"
-    return unix_path(SOCKET), "default"
+    return unit[1] if unit else unix_path(SOCKET), "default"
 
 
 def _qlen(root):

@@ -6,13 +6,14 @@ import shlex
 
 from modwsgi_tel.doctor import places
 from modwsgi_tel.doctor.scene import FOLLOWS, OK, UNKNOWN, WRONG, Result, arrives, as_root, bound, expected, named, processes, run, say, tells
-from modwsgi_tel.doctor.sending import added_line, versions
+from modwsgi_tel.doctor.sending import added_line, group_of, versions
 from modwsgi_tel.figures import counted, duration, percent, size
 
 _LITTLE_BYTES, _LITTLE = 200 << 20, 0.03
 _NEW_S = 5.0                            # a process, or a collector, younger than that may not have sent yet
 _NAMED = 5
 _SYSTEMD_QLEN = 512
+_NO_STACKS = say("or, where none are wanted: serve --stacks off (MODWSGI_TEL_STACKS=off in the unit's /etc/default/modwsgi-tel)")
 
 
 def tool(scene):
@@ -45,7 +46,9 @@ def collector(scene):
                 and own.place.state in ("absent", "dead", "file", "stream", "listens")
                 and own.place.inode != own.inode and not (own.place.state == "listens" and own.place.inode is None)]
         for own in lost:
-            found.append(Result(WRONG, f"{name} has lost its socket {own.path}: {_instead(own.place)}", (), _anew(each), each.pid))
+            takers = [other for other in scene.collectors if not other.own and other.pid in own.place.pids]
+            found.append(Result(WRONG, f"{name} has lost its socket {own.path}: {_instead(own.place)}", (),
+                                (*map(_ended, takers), *_anew(each)), each.pid))
         if scene.summary is not None and scene.summary.pid == each.pid and scene.summary.trouble and not lost:
             found.append(Result(WRONG, f"{name}: {scene.summary.trouble}", (), _anew(each), each.pid))
         elif not lost:
@@ -54,7 +57,7 @@ def collector(scene):
                                 pid=each.pid))
     if scene.target not in {own.path for _, own in bound(scene)}:
         found.append(Result(WRONG, f"none listens on {scene.target}", (_seen(scene.here),),
-                            (run(_serve(scene)),)))
+                            _started(scene, _serve(scene))))
     version = scene.summary.version if scene.summary is not None else scene.tool.version
     if version != scene.tool.version:
         found.append(Result(OK, f"the collector is of version {version}, this of {scene.tool.version}"))
@@ -62,12 +65,22 @@ def collector(scene):
         used = {server.path for server in scene.servers if server.path}
         idle = [each for each in scene.collectors if not used & {own.path for own in each.sockets}] if used else []
         names = ", ".join(map(_name, idle))
+        other = next((each for each in scene.collectors if not each.own and used & {own.path for own in each.sockets}), None)
+        mine = next((own for each in idle if each.own for own in each.sockets), None)
+        if other and mine and not any(each.own for each in scene.collectors if each not in idle):
+            found.append(Result(WRONG, f"no server sends to {names}: they send to {_name(other)}", (),
+                                (run(f"{scene.tool.program} doctor --listen {shlex.quote('unix:' + mine.path)}"),), other.pid))
+            return found
         found.append(Result(OK, f"{len(scene.collectors)} collectors run" + (f"; no server sends to {names}" if idle else "")))
     return found
 
 
 def _name(each):
     return f"{'modwsgi-tel' if each.own else 'the existing collector, mod_wsgi-telemetry'} (pid {each.pid}, {each.user})"
+
+
+def _ended(each):
+    return run(f"systemctl stop {shlex.quote(each.unit[:-len('.service')])}" if each.unit else f"kill {each.pid}")
 
 
 def _anew(each):
@@ -95,9 +108,19 @@ def _seen(place):
 
 def _serve(scene):
     """The command that starts a collector there, for Apache's user."""
-    gids = {sender.gids[0]: sender for server in scene.servers for sender in expected(server) if sender.uid and sender.gids}
-    group = f" --socket-group {shlex.quote(places.group_name(next(iter(gids))))}" if len(gids) == 1 else ""
+    gid = group_of(scene)
+    group = "" if gid is None else f" --socket-group {shlex.quote(places.group_name(gid))}"
     return f"{scene.tool.program} serve --listen {shlex.quote('unix:' + scene.target)}{group}"
+
+
+def _started(scene, command, folder=""):
+    """What starts a collector there.  folder: one that is not there yet."""
+    if scene.unit is not None and scene.unit[1] == scene.target:
+        name = shlex.quote(scene.unit[0])
+        return (run(f"systemctl restart {name}"), say(f"why it does not run: journalctl -u {name} -n 20"))
+    path, is_file = shlex.quote(scene.target), scene.here is not None and scene.here.state == "file"
+    return (*([run(f"mkdir -p {shlex.quote(folder)}")] if folder else []), *([run(f"mv {path} {path}.away")] if is_file else []), run(command),
+            say(f"or as a service: {scene.tool.program} extras systemd"))
 
 
 def _no_collector(scene):
@@ -111,7 +134,7 @@ def _no_collector(scene):
     if place is not None and place.state == "denied" and not place.inode and (scene.tool.lacks or scene.tool.hidepid):
         return Result(UNKNOWN, f"whether a collector listens on {scene.target} may not be asked by this user", (), (as_root(scene),))
     if scene.summary is not None:
-        return Result(OK, f"modwsgi-tel (pid {scene.summary.pid}, which is not seen from here) answers on {scene.asked.where}, receives on "
+        return Result(OK, f"modwsgi-tel (pid {scene.summary.pid}, as it says itself) answers on {scene.asked.where}, receives on "
                           f"unix:{scene.summary.socket}")
     if scene.tool.hidepid or not scene.tool.has_proc or scene.unknown.get("collector"):
         return Result(UNKNOWN, "no collector was seen", tuple(scene.unknown.get("collector", ())),
@@ -119,9 +142,7 @@ def _no_collector(scene):
     folder = scene.target.rpartition("/")[0] or "/"
     missing = place is not None and any(each.mode is None for each in place.folders)
     return Result(WRONG, f"no collector runs: {scene.target}: {_seen(place)}", tuple(taken),
-                  (*([run(f"mkdir -p {shlex.quote(folder)}")] if missing else []),
-                   run(_serve(scene) + (" --http-port 0" if taken else "")),
-                   say(f"or as a service: {scene.tool.program} extras systemd")))
+                  _started(scene, _serve(scene) + (" --http-port 0" if taken else ""), folder if missing else ""))
 
 
 def _who(who):
@@ -257,9 +278,15 @@ def _helped(scene, ours):
     user = ours[0].user if ours else "modwsgi-tel"
     if user == "root":
         return ()
+    unit = ours[0].unit if ours else ""
+    if unit:
+        own, more = (shlex.quote(f"/etc/systemd/system/{name}") for name in ("modwsgi-tel-stacks.service", f"{unit}.d"))
+        return (run(f"{scene.tool.program} extras systemd/modwsgi-tel-stacks.service > {own}"),
+                run(f"mkdir -p {more} && {scene.tool.program} extras systemd/stacks.conf > {more}/stacks.conf"),
+                run(f"systemctl daemon-reload && systemctl enable --now modwsgi-tel-stacks && systemctl restart {shlex.quote(unit)}"), _NO_STACKS)
     return (run(f"{scene.tool.program} stack-helper --allow-uid {shlex.quote(user)} --socket-mode 0666"),
             say("and start the collector with --stacks-helper /run/modwsgi-tel-stacks.sock; as a service: modwsgi-tel-stacks of "
-                f"{scene.tool.program} extras systemd"))
+                f"{scene.tool.program} extras systemd"), _NO_STACKS)
 
 
 def _helper(scene, each):
@@ -281,7 +308,7 @@ def readers(scene):
         return [Result(OK, f"{asked.where} answers, in {duration(asked.took_s)}")]
     if not scene.collectors:
         return [Result(FOLLOWS, asked.problem)]
-    if all(not each.own for each in scene.collectors):
+    if not any(each.own for each in [each for each, own in bound(scene) if own.path == scene.target] or scene.collectors):
         return [Result(FOLLOWS, "the existing collector has other answers; its own console reads it")]
     if any(each.stopped for each in scene.collectors):
         return [Result(FOLLOWS, asked.problem)]

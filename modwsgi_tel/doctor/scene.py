@@ -1,4 +1,5 @@
 """What `doctor` judges: plain data, as the machine was at one look; and what a judge says of it."""
+import shlex
 from collections import namedtuple
 
 from modwsgi_tel.figures import counted
@@ -7,14 +8,17 @@ OK, WRONG, UNKNOWN, FOLLOWS = "ok", "wrong", "unknown", "follows"
 APACHE_TELLS = (6, 0)                   # the first version of mod_wsgi that sends telemetry
 CHILD, DAEMON = "apache-child", "daemon"
 _LATELY_S = 5.0
+_OF_FILES = ("sed ", "printf ", "chmod ", "chgrp ", "usermod ")
 
-Scene = namedtuple("Scene", "at tool target target_from here collectors servers summary rows asked ports policy denials qlen disk unknown")
+Scene = namedtuple("Scene", "at tool target target_from here collectors servers summary rows asked ports policy denials qlen disk unknown unit",
+                   defaults=(None,))
 Scene.__doc__ = """at: wall seconds.  tool: a Tool.  target: the path where the collector listens, or is to.  target_from: how that is
 known: "--listen", "collector", "directive" (of a server) or "default".  here: what is at that path.  collectors: [Collector].  servers:
 [Server].  summary: a Summary or None.  rows: [Row], the processes that the collector knows.  asked: an Asked.  ports: {port: [(pid,
 command)]} of who listens on the ports that matter.  policy: {"selinux": "enforcing", "permissive" or "", "apparmor": whether it is on}.
 denials: [Denial], the oldest first.  qlen: net.unix.max_dgram_qlen or None.  disk: (path, free bytes, share that is free) of the
-recording's, or None.  unknown: {step: [line]} on what could not be looked at."""
+recording's, or None.  unknown: {step: [line]} on what could not be looked at.  unit: (name, path where it listens) of a collector that
+systemd here could start, or None."""
 
 Tool = namedtuple("Tool", "program version python user lacks hidepid has_proc")
 Tool.__doc__ = """program: how it is started again.  lacks: as proc.access.lacking has it.  hidepid: of /proc, or "".  has_proc: whether
@@ -40,19 +44,20 @@ sockets: [Bound].  ports: where it serves HTTP, as "127.0.0.1:8888".  options: {
 helper: (path, "listens", "denied" or why not) of its --stacks-helper, or None.  powerful: whether it has the right to read other users'
 processes; None where that is not known.  namespace: that of its mounts, or None."""
 
-Sender = namedtuple("Sender", "pid role uid gids mighty waits context profile age_s", defaults=(None,))
+Sender = namedtuple("Sender", "pid role uid gids mighty waits context profile age_s agent", defaults=(None, False))
 Sender.__doc__ = """A process that sends, or should.  gids: its groups.  mighty: whether it may write to everything.  waits: [text] of
 threads that wait in a send to the telemetry socket; None where that is not known.  context: SELinux's; profile: AppArmor's; "" where
-there is none."""
+there is none.  agent: whether an agent listens in it."""
 
-Server = namedtuple("Server", "pid kind reload unit config problem senders path place here private mounted mentions restricted is_left",
-                    defaults=(False,))
+Server = namedtuple("Server", "pid kind reload unit config problem senders path place here private mounted mentions restricted is_left "
+                              "contained", defaults=(False, False))
 Server.__doc__ = """A server.  kind: "apache", "gunicorn", "uwsgi".  reload: the command that makes it read its configuration again.  config: an
 apache.config.Config or None; problem: why not.  senders: [Sender].  path: the socket that its configuration names, as it is written, or
 None; of one that only an agent tells of the target.  place: what it sees there.  here: what this process sees there.  private: whether
 its mounts are others than the collector's (this process's, where none runs); None where that is not known.  mounted: "point (what is
 mounted there)" of the mount that the path is on, where it is private.  mentions: [Mention].  restricted: whether WSGIRestrictEmbedded is
-on.  is_left: whether it is what is left of an Apache that has ended."""
+on.  is_left: whether it is what is left of an Apache that has ended.  contained: whether its
+configuration is another file than the one of that name here, as in a container."""
 
 Mention = namedtuple("Mention", "place line why")
 Mention.__doc__ = "A line that names WSGITelemetryService and has no effect.  place: \"file:line\".  why: in words."
@@ -90,6 +95,15 @@ def directive(text, where=""):
 
 def say(text):
     return Mend("say", text)
+
+
+def inside(scene, result):
+    """The same Result, with the commands that change files of a server in a container run where these files are."""
+    if not any(server.contained and server.pid == result.pid for server in scene.servers):
+        return result
+    return result._replace(mends=tuple(
+        run(f"nsenter -t {result.pid} -m -r sh -c {shlex.quote(mend.text)}") if mend.kind == "run" and mend.text.startswith(_OF_FILES) else mend
+        for mend in result.mends))
 
 
 def as_root(scene):

@@ -31,8 +31,8 @@ def servers(scene):
         if scene.unknown.get("servers") or scene.tool.hidepid:
             why = f": /proc hides the processes of others (hidepid={scene.tool.hidepid})" if scene.tool.hidepid else ""
             return [Result(UNKNOWN, f"no server was found{why}", scene.unknown.get("servers", ()), (as_root(scene),))]
-        return [Result(WRONG, "no Apache, gunicorn or uWSGI runs here: nothing sends", (), (run("systemctl start apache2"),
-                       say("or start what serves here; another Python server needs the agent in its application")))]
+        return [Result(WRONG, "no Apache, gunicorn or uWSGI runs here: nothing sends", (), (run("apachectl configtest && systemctl start apache2"),
+                       say("or start what serves here (on RHEL httpd); another Python server needs the agent in its application")))]
     return [each for server in scene.servers for each in _server(scene, server)]
 
 
@@ -41,6 +41,8 @@ def _server(scene, server):
     if server.kind != "apache":
         if told_of:
             return [Result(OK, f"{named(server)}: the agent in {processes(len(told_of))} tells of it", pid=server.pid)]
+        if any(each.agent for each in server.senders):
+            return [_unheard(scene, server, named(server))]
         return [Result(WRONG, f"{named(server)} sends nothing by itself, and no agent in its application does", (), _agent(scene, server),
                        server.pid)]
     if server.is_left:
@@ -58,6 +60,8 @@ def _server(scene, server):
     if tells(server) is None:
         return [Result(UNKNOWN, f"{told}: whether it can send is not known; 6.0 and later can", (f"module: {module['path']}",),
                        pid=server.pid)]
+    if tells(server) and not expected(server) and scene.tool.lacks:
+        return [Result(UNKNOWN, f"{told}: which of its processes are to send is not seen by this user", (), (as_root(scene),), server.pid)]
     if tells(server) and not expected(server):
         return [Result(UNKNOWN, f"{told}: no process of it is there that should send; it starts, or no WSGIDaemonProcess is set up", (),
                        (run(f"sleep 2; {scene.tool.program} doctor"),), server.pid)]
@@ -65,18 +69,31 @@ def _server(scene, server):
         return [Result(OK, f"{told}, {processes(len(expected(server)))} that should send", pid=server.pid)]
     if told_of:
         return [Result(OK, f"{told}, too old to send by itself: the agent in {processes(len(told_of))} tells of it", pid=server.pid)]
+    if any(each.agent for each in server.senders):
+        return [_unheard(scene, server, told)]
     return [Result(WRONG, f"{told}: too old to send, which begins with 6.0; no agent in its application does it",
                    (f"module: {module['path']}",), _agent(scene, server), server.pid)]
+
+
+def _unheard(scene, server, told):
+    """Of a server with agents of which nothing arrives."""
+    text = f"{told}: an agent is in {processes(sum(each.agent for each in server.senders))}, and nothing of it arrives"
+    if scene.summary is None or any(each.state == WRONG and each.pid == server.pid for each in permission(scene)):
+        return Result(FOLLOWS, text, pid=server.pid)
+    return Result(WRONG, text, (), (say(f"give agent.install the socket where the collector listens: socket={json.dumps('unix:' + scene.target)}; "
+                                        "what the agent says of it is in the server's error log"),), server.pid)
 
 
 def _agent(scene, server):
     """What makes the agent tell of a server that does not."""
     own = scene.tool.program
     program = own if own.endswith(".pyz") and own.startswith("/") else _PROGRAM
-    code = (f"import sys; sys.path.insert(0, {json.dumps(program + '/site-packages')}); from modwsgi_tel import agent; "
-            f"agent.install(socket={json.dumps('unix:' + scene.target)})")
+    found = f"import sys; sys.path.insert(0, {json.dumps(program + '/site-packages')}); from modwsgi_tel import agent; "
+    socket = f"socket={json.dumps('unix:' + scene.target)}"
     if server.kind != "apache":
-        return say(f"as the first line of the application's module: {code}"), run(server.reload)
+        return say("as the last line of the application's module, where the application has the name `application`: "
+                   f"{found}application = agent.middleware(application, {socket})"), run(server.reload)
+    code = f"{found}agent.install({socket})"
     daemons, file = server.config.daemons, f"{server.config.root or '/etc/apache2'}/modwsgi-tel-agent.py"
     return (run(f"printf '%s\\n' {shlex.quote(code)} > {shlex.quote(file)} && chmod 644 {shlex.quote(file)}"),
             *(directive(f"WSGIImportScript {file} process-group={each.group} application-group=%{{GLOBAL}}", each.place)
@@ -190,7 +207,7 @@ def added_line(server, text):
     if old:
         file, _, number = old.rpartition(":")
     edit = f"{number}s|.*|{text}|" if old else f"{number}a {text}"
-    return (directive(text, old or place), *([run(f"sed -i {shlex.quote(edit)} {shlex.quote(file)}")] if file.startswith("/") else []),
+    return (directive(text, old or place), *([run(f"sed -i --follow-symlinks {shlex.quote(edit)} {shlex.quote(file)}")] if file.startswith("/") else []),
             run(server.reload))
 
 
@@ -199,14 +216,14 @@ def _replaced(scene, server, place, path):
     file, _, number = place.rpartition(":")
     if _is_express(server.config):
         return (say(f"start mod_wsgi-express anew with: --telemetry-service unix:{path}"),)
-    edit = (run(f"sed -i {shlex.quote(f'{number}s|.*|{directive_for(path)}|')} {shlex.quote(file)}"),) if (
+    edit = (run(f"sed -i --follow-symlinks {shlex.quote(f'{number}s|.*|{directive_for(path)}|')} {shlex.quote(file)}"),) if (
         file.startswith("/") and number.isdecimal() and _PLAIN.fullmatch(path)) else ()
     return (directive(directive_for(path), place), *edit, run(server.reload))
 
 
 def _commented(place):
     file, _, number = place.rpartition(":")
-    return (run(f"sed -i {shlex.quote(f'{number}s|^|#|')} {shlex.quote(file)}"),) if file.startswith("/") and number.isdecimal() else ()
+    return (run(f"sed -i --follow-symlinks {shlex.quote(f'{number}s|^|#|')} {shlex.quote(file)}"),) if file.startswith("/") and number.isdecimal() else ()
 
 
 # --- the way to the socket ---------------------------------------------------------------------------
@@ -225,11 +242,26 @@ def permission(scene):
     return found
 
 
+def group_of(scene, path=None, gid=None):
+    """The gid of the group that a socket is to belong to: the one that it has, where a sender is in it, else that of most senders, or None.
+
+    path: only of the servers that send there.
+    """
+    all_gids = [sender.gids for server in scene.servers if path in (None, server.path) for sender in expected(server) or (
+        server.senders if by_agent_only(server) else ()) if sender.uid and sender.gids]
+    if any(gid in gids for gids in all_gids):
+        return gid
+    first = [gids[0] for gids in all_gids]
+    return max(first, key=first.count) if first else None
+
+
 def _permission(scene, server, place):
     users = {}
     for sender in expected(server) or server.senders:
         users.setdefault((sender.uid, tuple(sender.gids), sender.mighty), []).append(sender)
-    found, doubts = [], []
+    refused, doubts = {}, []
+    if place.state in ("dead", "file"):     # its mode is of no account: a collector makes another
+        place = place._replace(mode=None)
     for senders in users.values():
         stopped = places.refusal(place, senders[0])
         if stopped is None:
@@ -238,16 +270,18 @@ def _permission(scene, server, place):
         if not sure:
             doubts.append(seen)
             continue
-        found.append(_refused(scene, server, senders, seen))
-    if found:
-        return found
+        refused.setdefault(_refused(scene, server, senders, seen), []).extend(senders)
+    if refused:
+        return [each._replace(text=f"{_whom(senders)} {each.text}") for each, senders in refused.items()]
     if doubts:
         seen = doubts[0]
         path = seen.path if isinstance(seen, Folder) else server.path
         return [Result(UNKNOWN, f"{path} has an access control list of its own, which decides who may write there", (),
                        (run(f"getfacl {shlex.quote(path)}"),), server.pid)]
     if place.mode is None:
-        return [Result(FOLLOWS, f"nothing is at {server.path}" if place.state == "absent" else f"{server.path} may not be looked at",
+        told = {"absent": f"nothing is at {server.path}", "dead": f"nobody has the socket {server.path} open",
+                "file": f"what is at {server.path} is no socket"}
+        return [Result(FOLLOWS, told.get(place.state, f"{server.path} may not be looked at"),
                        pid=server.pid)]
     who = ", ".join(dict.fromkeys(_user(senders[0]) for senders in users.values()))
     return [Result(OK, f"{who} may write to {server.path}", pid=server.pid)] if who else []
@@ -257,23 +291,44 @@ def _user(sender):
     return places.user_name(sender.uid)
 
 
-def _refused(scene, server, senders, seen):
-    user, group = _user(senders[0]), places.group_name(senders[0].gids[0])
+def _whom(senders):
     pids = ", ".join([str(each.pid) for each in senders[:_NAMED]] + ["..."] * (len(senders) > _NAMED))
-    whom = f"{processes(len(senders))} of {user} ({pids})"
+    return f"{processes(len(senders))} of {', '.join(dict.fromkeys(map(_user, senders)))} ({pids})"
+
+
+def _refused(scene, server, senders, seen):
+    """The Result for the senders of one user, but for who they are: it is the same for all whom one command helps."""
+    user, group = _user(senders[0]), places.group_name(senders[0].gids[0])
     if isinstance(seen, Folder):
         path = shlex.quote(seen.path)
         whose = "u" if seen.uid == senders[0].uid else "g" if seen.gid in senders[0].gids else "o"
         mends = [run(f"chmod {whose}+x {path}")]
-        mends.append(say(f"for good: a folder that {user} may search, as {_folder(RUN_SOCKET)} of the unit's RuntimeDirectory"))
-        return Result(WRONG, f"{whom} may not search the folder {seen.path}, so that every datagram is dropped without a word",
+        mends.append(say(f"for good: a folder that all may search, as {_folder(RUN_SOCKET)} of the unit's RuntimeDirectory"))
+        return Result(WRONG, f"may not search the folder {seen.path}, so that every datagram is dropped without a word",
                       (f"{seen.path}: mode {seen.mode:04o}, uid {seen.uid}, gid {seen.gid}",), tuple(mends), server.pid)
-    path, groups = shlex.quote(server.path), ", ".join(map(places.group_name, dict.fromkeys(senders[0].gids[:_NAMED])))
-    mends = [run(f"chgrp {shlex.quote(group)} {path} && chmod g+rw {path}")] if seen.uid != senders[0].uid else [run(f"chmod u+rw {path}")]
-    mends.append(say(f"for good: start the collector with --socket-group {group}"))
-    return Result(WRONG, f"{whom} may not write to the socket {server.path}, so that every datagram is dropped without a word",
-                  (f"{server.path}: mode {seen.mode:04o}, uid {seen.uid}, gid {seen.gid}; {user} is in {groups}",),
+    path = shlex.quote(server.path)
+    common = group_of(scene, server.path, seen.gid)
+    if seen.uid == senders[0].uid:
+        mends = [run(f"chmod u+rw {path}")]
+    elif common is None or common in senders[0].gids:
+        group = group if common is None else places.group_name(common)
+        mends = [run(f"chgrp {shlex.quote(group)} {path} && chmod g+rw {path}")]
+    else:                               # a file has one group: what is given to this user is not to be taken from others
+        group = places.group_name(common)
+        mends = [run(f"usermod -aG {shlex.quote(group)} {shlex.quote(user)}"), run(server.reload)] if not user.isdecimal() else [
+            run(f"chmod o+rw {path}")]  # a user without a name, as a container's, can be in no group here
+    lasting = "--socket-mode 0666" if "o+rw" in mends[0].text else f"--socket-group {group}"
+    unit = _unit_group(scene, server)
+    mends.append(say(f"for good: start the collector with {lasting}" + (f": {unit}" if unit else "")))
+    return Result(WRONG, f"may not write to the socket {server.path}, so that every datagram is dropped without a word",
+                  (f"{server.path}: mode {seen.mode:04o}, uid {seen.uid}, gid {seen.gid} ({places.group_name(seen.gid)})",),
                   tuple(mends), server.pid)
+
+
+def _unit_group(scene, server):
+    """How the collector there gets that option, where it is a unit's, or ""."""
+    unit = next((each.unit for each, own in bound(scene) if own.path == server.path and each.unit), "")
+    return f"systemd/rhel.conf of `{scene.tool.program} extras` says how {unit} does" if unit else ""
 
 
 def namespace(scene):

@@ -5,6 +5,7 @@ import re
 import shlex
 import time
 
+from modwsgi_tel import agentclient
 from modwsgi_tel.apache import config as configs
 from modwsgi_tel.doctor import denials, mentions, places
 from modwsgi_tel.doctor.scene import Sender, Server, by_agent_only
@@ -19,6 +20,7 @@ _SENDS = ("sendto", "sendmsg", "connect", "write")
 _WAITS_S = 0.6                          # for all looks at what threads wait for
 _UNIT = re.compile(r"/([\w@.:\\-]{1,200}\.service)(?:/|$)", re.M)
 _TICKS = os.sysconf("SC_CLK_TCK")
+_DEBIAN_FILE, _DEBIAN_CTL = "/etc/apache2/apache2.conf", "/usr/sbin/apache2ctl"
 
 
 def of(members, only, policy, other="self", root="/proc"):
@@ -62,18 +64,32 @@ def _server(head, members, policy, other, root):
         place = places.look(path, head.pid, root) if places.can_reach(head.pid, root) else None
         mounted = _mounted(path, head.pid, root)
     private = _differs(head.pid, other, root)
-    senders = [sender for sender in (_sender(each, policy, root) for each in _serving(members)) if sender is not None]
+    services = {each.group for each in config.daemons if each.threads == 0} if config is not None else ()
+    senders = [sender for sender in (_sender(each, policy, root) for each in _serving(members, services)) if sender is not None]
     restricted = config is not None and any(name == "WSGIRestrictEmbedded" and [word.lower() for word in words[:1]] == ["on"]
                                             for name, words, _ in config.directives)
     return Server(head.pid, head.server, reload_of(head.pid, head.server, config, root),
                   unit_of(head.pid, root), config, problem,
                   senders, path, place, here, private, mounted, mentions.of(config, head.pid, root) if config is not None else [],
                   restricted,
-                  is_left)
+                  is_left, config is not None and not _is_here(config.file, head.pid, root))
 
 
-def _serving(members):
-    return [each for each in members if each.role in roles.SERVES][:_MOST_SENDERS]
+def _is_here(path, pid, root):
+    """Whether a file of a process is the one that has this name here; True where that may not be known."""
+    try:
+        there = os.stat(places.reach(pid, path, root))
+    except OSError:
+        return True
+    try:
+        return os.path.samestat(there, os.stat(path))
+    except OSError:
+        return False
+
+
+def _serving(members, services=()):
+    """services: groups without threads, as of mod_wsgi-express's --service-script: they serve no requests, and send nothing."""
+    return [each for each in members if each.role in roles.SERVES and not (each.group and each.group in services)][:_MOST_SENDERS]
 
 
 def _sender(member, policy, root):
@@ -86,7 +102,14 @@ def _sender(member, policy, root):
         return None
     context, profile = denials.confinement(member.pid, policy, root)
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - member.start / _TICKS
-    return Sender(member.pid, member.role, uid, gids, mighty, None, context, profile, age_s)
+    return Sender(member.pid, member.role, uid, gids, mighty, None, context, profile, age_s, _has_agent(member.pid, root))
+
+
+def _has_agent(pid, root):
+    try:
+        return os.access(f"{root}/{pid}/net/unix", os.R_OK) and bool(agentclient.find(pid, root))
+    except TelError:
+        return False
 
 
 def with_waits(servers, root="/proc"):
@@ -176,4 +199,25 @@ def reload_of(pid, kind, config, root="/proc"):
     beside = os.path.join(os.path.dirname(config.file), "apachectl") if config is not None else ""
     if beside and os.access(beside, os.X_OK) and config.root == os.path.dirname(config.file):
         return f"{shlex.quote(beside)} graceful"
-    return f"kill -{'USR1' if kind == 'apache' else 'HUP'} {pid}"
+    if kind != "apache":
+        return f"kill -HUP {pid}"
+    test = _test_of(pid, config, root)
+    return (f"{test} && " if test else "") + f"kill -USR1 {pid}"
+
+
+def _test_of(pid, config, root):
+    """The command that reads an Apache's configuration and does no more, or "": one that gets the signal with an error in it ends."""
+    if _differs(pid, "self", root) is not False:
+        return ""                       # its files are not these
+    if config is not None and config.file == _DEBIAN_FILE and os.access(_DEBIAN_CTL, os.X_OK):
+        return "apache2ctl configtest"  # which knows the variables that this file needs
+    try:
+        program = os.readlink(f"{root}/{pid}/exe")
+        words = [os.fsdecode(word) for word in procfs.read(f"{root}/{pid}/cmdline", 65536).rstrip(b"\0").split(b"\0")][1:]
+    except OSError:
+        return ""
+    for place, word in enumerate(words):
+        if word == "-k":
+            del words[place:place + 2]
+            break
+    return shlex.join([program, *words, "-t"]) if os.access(program, os.X_OK) else ""

@@ -5,7 +5,7 @@ JSON of a step: {"id", "title", "state", "results": [{"state", "text", "evidence
 from collections import namedtuple
 
 from modwsgi_tel.doctor import receiving, sending
-from modwsgi_tel.doctor.scene import FOLLOWS, OK, UNKNOWN, WRONG, arrives, by_agent, expected, processes
+from modwsgi_tel.doctor.scene import FOLLOWS, OK, UNKNOWN, WRONG, arrives, by_agent, expected, inside, processes
 from modwsgi_tel.figures import counted
 
 Step = namedtuple("Step", "id title judge")
@@ -41,6 +41,7 @@ def judge(scene):
             results = step.judge(scene, has_cause)
         else:
             results = step.judge(scene)
+        results = [inside(scene, each) for each in results]
         found.append(Judged(step.id, step.title, next((state for state in _WORST if any(each.state == state for each in results)), FOLLOWS),
                             results))
     return found

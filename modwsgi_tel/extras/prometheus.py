@@ -177,7 +177,7 @@ ALERTS = (
           f"requests of {_WHO} wait for the GIL for {_PERCENT} of their time in the application", look="hot --apache --gil"),
     Alert("ModwsgiGarbageCollection", ("gc-pauses",), "warning", "5m",
           f"{_GC} >= {findings.GC_SHARE}\nor rate(modwsgi_gc_events_dropped_total[{WINDOW}]) * 60 >= {findings.GC_LOST_LEAST}",
-          f"garbage collections take {percent(findings.GC_SHARE)} of the time of {_WHO}, or are more than can be told", look="top --view gc"),
+          f"garbage collections take {percent(findings.GC_SHARE)} or more of the time of {_WHO}, or are more than can be told", look="top --view gc"),
     Alert("ModwsgiMemoryGrowth", ("memory-growth",), "warning", "15m",
           f"deriv(modwsgi_memory_rss_largest_bytes[30m]) * 3600 >= {GROWTH_BYTES_HOUR}\n"
           "and modwsgi_memory_rss_largest_bytes >= 0.98 * max_over_time(modwsgi_memory_rss_largest_bytes[30m])\n"

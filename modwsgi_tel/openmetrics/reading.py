@@ -34,8 +34,8 @@ _STATUS_ID = BY_NAME["status_2xx_total"].id
 _CPU = (("user", CPU_USER, BY_NAME["cpu_user_utilization"].id), ("system", CPU_SYSTEM, BY_NAME["cpu_system_utilization"].id))
 _GIL, _APPLICATION = (PHASE + PHASES.index(name) for name in ("gil_wait", "application"))
 _VERSIONS = ("mod_wsgi_version", "python_version", "apache_version", "mpm_name")
-# There from the start with 0, so that the first stop is seen as an increase.
-_REASONS = sorted((ASKED_FOR | LIMITS) - {""})
+# There from the start with 0, so that the first stop is seen as an increase: all that mod_wsgi 6.1.1's wsgi_daemon.c has.
+_REASONS = sorted((ASKED_FOR | LIMITS | {"cpu_time_limit", "deadlock_timeout", "request_timeout", "startup_timeout"}) - {""})
 _WRONG = ("header", "magic", "version", "truncated", "type", "wrong_type", "duplicate", "too_long")
 _FORGOTTEN = ("processes_forgotten", "slow_forgotten")
 

@@ -321,14 +321,15 @@ class Reader:
         return bool(field) or field == ()
 
 
-def understood(place, path, status, body):
-    """The JSON of a whole answer.
+def understood(place, path, status, body, token=None):
+    """The JSON of a whole answer to a request with that token, if any.
 
     Raises NotAllowed when a token is asked for, Nonsense for any other status than 200 and 202 and
     for what is no strict JSON.
     """
     if status == 401:
-        raise NotAllowed(f"{place.where} asks for a token: give --token-file")
+        raise NotAllowed(f"{place.where} refuses the token that it was given" if token else
+                         f"{place.where} asks for a token: give --token-file")
     try:
         answer = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -375,7 +376,7 @@ def fetch(path, url=None, http_socket=None, token=None, timeout_s=10.0, method="
                 whole = reader.feed(connection.recv(PIECE))
     except (NoHttp, TooMuch, OSError) as error:
         raise _error(place, path, timeout_s, error) from None
-    return understood(place, path, reader.status, reader.body)
+    return understood(place, path, reader.status, reader.body, token)
 
 
 def _left(deadline):
@@ -632,7 +633,7 @@ class Asker:
         else:
             self._disconnect()
         try:
-            answer = understood(self._place, self._path, reader.status, reader.body)
+            answer = understood(self._place, self._path, reader.status, reader.body, self._token)
         except TelError as error:
             answer = error
         self._finish(answer)

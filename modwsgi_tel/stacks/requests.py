@@ -103,12 +103,20 @@ class Requests:
 
     @staticmethod
     def _request(told):
-        path = told.get("SCRIPT_NAME", "") + told.get("PATH_INFO", "")
+        path = _decoded(told.get("SCRIPT_NAME", "") + told.get("PATH_INFO", ""))
         began, queued, taken = (_stamp(told.get(name)) for name in _STARTS)
         waited = None if queued is None or taken is None else taken - queued
         return Request(told.get(_ID), told.get("mod_wsgi.thread_id"), told.get("REQUEST_METHOD"), path or None, "environ",
                        started=began, queued_s=max(0.0, round(waited, 6)) if waited is not None and -1 < waited < _LONGEST_QUEUE_S else None,
                        process_group=told.get(_GROUPS[0]), application_group=told.get(_GROUPS[1]))
+
+
+def _decoded(text):
+    """A text of environ, latin-1 as WSGI has it, as what it stands for; what cannot be that as it is."""
+    try:
+        return text.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text
 
 
 def _stamp(text):

@@ -19,8 +19,10 @@ _REALM = (("WWW-Authenticate", 'Bearer realm="modwsgi-tel"'),)
 _LABEL = b"modwsgi-tel session cookie 1"
 _SEGMENT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_FORM_POLICY = (("Content-Security-Policy", "default-src 'none'; form-action 'self'; frame-ancestors 'none'; "
-                                            "base-uri 'none'"),)
+# of a link to a view the server is not told what stands behind the #: with it the form leads there
+_KEEPS_VIEW = "document.forms[0].action += location.hash"
+_FORM_POLICY = (("Content-Security-Policy", "default-src 'none'; script-src 'sha256-qZLnRB+JWoEw+wv9oAy+xymN7ahIeMz/rgIM/zoog2U='; form-action 'self'; "
+                                            "frame-ancestors 'none'; base-uri 'none'"),)
 _FORM = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>modwsgi-tel</title>
@@ -30,6 +32,7 @@ _FORM = """<!DOCTYPE html>
 <p><label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
 <button>Show</button></p>
 </form>
+<script>{script}</script>
 </html>
 """
 
@@ -178,8 +181,8 @@ class Guard:
         return Response(303, headers=(("Location", home), ("Set-Cookie", cookie)))
 
     def _form(self, request, status, notice):
-        # both values are safe in HTML as they stand: `notice` is ours, a prefix has no character of markup
-        page = _FORM.format(action=self.prefix(request) + LOGIN, notice=notice)
+        # all are safe in HTML as they stand: `notice` is ours, a prefix has no character of markup
+        page = _FORM.format(action=self.prefix(request) + LOGIN, notice=notice, script=_KEEPS_VIEW)
         return Response(status, page.encode("ascii"), "text/html; charset=utf-8",
                         _FORM_POLICY + (_REALM if status == 401 else ()))
 

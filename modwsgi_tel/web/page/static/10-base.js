@@ -154,7 +154,7 @@ function set(element, name, value, before) {
   } else if (value === undefined || value === null || value === false) {
     element.removeAttribute(name);
   } else {
-    if (name === "href" && !/^(#|api\b|login$)/.test(value)) throw new Error("a link to elsewhere");
+    if (name === "href" && !/^(#|api\b|login#)/.test(value)) throw new Error("a link to elsewhere");
     element.setAttribute(name, value === true ? "" : printable(String(value)));
   }
 }

@@ -68,8 +68,13 @@ function two(value) {
   return String(value).padStart(2, "0");
 }
 
+// The collector's newest wall seconds: the clock of the machine that looks may be another one.
+function wallNow() {
+  return answers.summary && isNumber(answers.summary.time) ? answers.summary.time : Date.now() / 1000;
+}
+
 // `03:12:40` local time of wall seconds, with its date when it is not of the hours around `wall`.
-function clock(then, wall = Date.now() / 1000) {
+function clock(then, wall = wallNow()) {
   const at = isNumber(then) ? new Date(then * 1000) : null;
   if (!at || isNaN(at)) return UNKNOWN;
   const time = two(at.getHours()) + ":" + two(at.getMinutes());

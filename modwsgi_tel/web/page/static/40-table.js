@@ -26,7 +26,7 @@ function table({caption, columns, rows, id, answer, limit, order, opened, empty 
   for (const row of rows) {
     const key = String(id ? id(row) : body.length);
     const open = opened && state.open === key;
-    body.push(h("tr", {key, class: open ? "open" : ""}, columns.map((column, place) => {
+    body.push(h("tr", {key, class: [open ? "open" : "", opened ? "opens" : ""].join(" ").trim(), onclick: opened ? clicked : undefined}, columns.map((column, place) => {
       const shown = column.cell ? column.cell(row) : column.text(row);
       const attributes = {class: [column.left ? "left" : "", column.wrap ? "wrap" : "", column.tone ? column.tone(row) : ""].join(" ").trim()};
       if (place || !opened) return h(place ? "td" : "th", place ? attributes : {...attributes, scope: "row"}, shown);
@@ -39,6 +39,11 @@ function table({caption, columns, rows, id, answer, limit, order, opened, empty 
     h("caption", {class: "unseen"}, caption), h("thead", {}, head), h("tbody", {}, body))),
     rows.length ? null : h("p", {class: "dim", key: "none " + caption}, answer && answer.matched ? "the list has become shorter" : empty),
     limit && answer ? pager(answer, rows.length, limit) : null];
+}
+
+// A click anywhere in a row is one on what opens it, but for what does something of its own, and for text that was marked.
+function clicked(event) {
+  if (!event.target.closest("a, button, input, select, summary") && !String(getSelection())) event.currentTarget.querySelector(".opener").click();
 }
 
 // Up and down between the rows that can be opened.

@@ -80,21 +80,26 @@ function together(windows) {
   return out;
 }
 
+// A figure with words around it; without them where it is not known.
+function worded(value, format, before = "", behind = "") {
+  return isNumber(value) ? before + format(value) + behind : UNKNOWN;
+}
+
 const GAUGES = [
-  {title: "throughput", column: "throughput", latest: ({window}) => window.throughput, shown: ({window}) => number(window.throughput) + " req/s", format: (value) => number(value) + " req/s"},
+  {title: "throughput", column: "throughput", latest: ({window}) => window.throughput, shown: ({window}) => worded(window.throughput, number, "", " req/s"), format: (value) => number(value) + " req/s"},
   {title: "busy", column: "capacity", top: 1, latest: ({window}) => window.capacity, shown: ({window}) => percent(window.capacity), format: percent, tone: ({window}) => busyClass(window.capacity)},
   {title: "response", column: "mean", shown: ({window}) => {
     const request = (window.phases || {}).request || {};
-    return isNumber(request.p95) ? "p95 " + duration(request.p95) : "mean " + duration(request.mean);
+    return isNumber(request.p95) ? "p95 " + duration(request.p95) : worded(request.mean, duration, "mean ");
   }, format: (value) => "mean " + duration(value)},
   {title: "longest request", column: "max", latest: ({window}) => ((window.phases || {}).request || {}).max, shown: ({window}) => duration(((window.phases || {}).request || {}).max), format: duration},
   {title: "queue", column: "queue", shown: ({window}) => {
     const queue = (window.phases || {}).queue || {};
-    return isNumber(queue.p95) ? "p95 " + duration(queue.p95) : "mean " + duration(queue.mean);
+    return isNumber(queue.p95) ? "p95 " + duration(queue.p95) : worded(queue.mean, duration, "mean ");
   }, floor: 0.005, format: (value) => "mean " + duration(value)},
   {title: "5xx errors", column: "errors", shown: ({window}) => count((window.status || {})["5xx"]), format: (value) => count(value) + " in 5 s",
     tone: ({window}) => errorsClass((window.status || {})["5xx"], window.requests)},
-  {title: "cpu", column: "cpu", latest: ({window}) => window.cpu, shown: ({window}) => number(window.cpu, 2) + " cores", format: (value) => number(value, 2) + " cores"},
+  {title: "cpu", column: "cpu", latest: ({window}) => window.cpu, floor: 0.25, shown: ({window}) => worded(window.cpu, (value) => number(value, 2), "", " cores"), format: (value) => number(value, 2) + " cores"},
   {title: "memory", column: "rss", latest: ({rss}) => rss, shown: ({rss}) => size(rss), format: size},
   {title: "GIL wait", column: "gil_share", latest: ({window}) => (window.gil || {}).share, floor: 0.2, shown: ({window}) => percent((window.gil || {}).share), format: percent},
 ];
@@ -116,6 +121,33 @@ function pointsTable(answers, state) {
     h("tbody", {}, known.times.map((time, place) => h("tr", {key: String(Math.round(time))}, h("th", {scope: "row"}, clock(time)),
       GAUGES.map((gauge) => h("td", {}, known.values[gauge.column] && isNumber(known.values[gauge.column][place])
         ? gauge.format(known.values[gauge.column][place]) : UNKNOWN))))))));
+}
+
+// What agents tell: what is wrong with them, exceptions, where the time of long requests goes; null where there is nothing.
+// Of a chosen group, as far as the most of all are of it: the sums are over all groups.
+function insideList(agent, state) {
+  if (!agent) return null;
+  const all = state.group === undefined, mine = (rows) => (rows || []).find((row) => all || row.process_group === state.group);
+  const most = mine(agent.top_exceptions), cost = mine(agent.pivots), wrong = all ? agent.problems || [] : [];
+  const raised = most ? `${count(most.count)} ${clipped(most.type, 80)} at ${clipped(most.place, 120)}` : "";
+  const told = [
+    wrong.length ? ["agent", "bad", clipped(wrong[0], 300) + (wrong.length > 1 ? ` (+${wrong.length - 1} more)` : ""), "processes"] : null,
+    all && agent.exceptions ? ["exceptions", "warn", `${count(agent.exceptions)} from ${counted(agent.exception_places, "place")}`
+      + (raised ? `; most: ${raised}` : ""), "exceptions"] : raised ? ["exceptions", "warn", raised, "exceptions"] : null,
+    cost ? ["time goes", "", `${cost.recent_s ? duration(cost.recent_s) + " in 10 min," : duration(cost.seconds)} of `
+      + `${counted(cost.requests, "long request")} in ${clipped(cost.place, 200)}`
+      + (cost.blocked_requests ? `, which makes ${counted(cost.blocked_requests, "request")} wait ${duration(cost.blocked_s)}` : ""), "time"] : null,
+  ].filter(Boolean);
+  return told.length ? h("dl", {class: "words", id: "inside", key: "inside"}, told.map(([name, tone, text, id]) =>
+    h("div", {key: name}, h("dt", {}, h("a", {href: link(id)}, name)), h("dd", {class: tone}, text)))) : null;
+}
+
+// What to do where nothing has ever been heard.
+function firstSteps() {
+  return section("Nothing has arrived yet", h("p", {}, "On the server, ", h("code", {}, "sudo modwsgi-tel.pyz doctor"),
+    " says what is missing and what mends it. Apache needs mod_wsgi 6 and ", h("code", {}, "WSGITelemetryService"),
+    " with the path of this collector's socket, which stands in ", h("a", {href: link("collector")}, "Collector"),
+    "; any other server needs the agent in its application."));
 }
 
 // Where the time of a request goes: its mean as a bar of parts, and what overlaps the application.
@@ -200,15 +232,17 @@ function groupTable(answers, state) {
 view({
   id: "overview", title: "Overview", key: "o",
   parts: ["groups"],
-  paths: (state) => ({series: seriesPath(state),
+  paths: (state) => ({series: seriesPath(state), inside: every(isLarge() ? 10 : 2, path("api/summary", {parts: "agent"})),
     histogram: every(isLarge() ? 5 : 1, path("api/histogram", {window: state.window, group: state.group}))}),
   draw: (answers, state) => {
     const now = windowNow(answers, state), {summary} = answers;
     const findings = (summary && summary.findings || []).filter((each) => state.group === undefined || [null, state.group].includes(each.process_group));
     const others = (summary && summary.findings || []).length - findings.length;
     return [
+      summary && summary.totals && !summary.totals.processes ? firstSteps() : null,
       findings.length ? h("div", {key: "findings"}, findingList(findings, summary.time)) : null,
       others ? h("p", {class: "dim", key: "others"}, `${others} more about other groups`) : null,
+      insideList(answers.inside && answers.inside.agent, state),
       answers.errors.series ? missing(answers, "series", "no lines") : null,
       gauges(answers, state, now), pointsTable(answers, state),
       section("Groups, " + WINDOW_WORDS[state.window], groupTable(answers, state)),

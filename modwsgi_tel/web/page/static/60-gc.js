@@ -4,6 +4,7 @@
   const LIMIT = 50, GENERATIONS = [0, 1, 2];
   const LENGTHS_S = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1];
   const SPANS_S = [15, 30, 60, 120, 300, 600, 1800, 3600];
+  const SHOWN_S = 0.05;                 // of a second in pauses: what the chart shows at least
   const TIMELINE = 60;                  // bars
   const windowOf = (state) => state.window === "now" ? "1m" : state.window;     // ticks do not tell of pauses
   const nameOf = (row) => row.interpreter || "(main)";
@@ -62,13 +63,13 @@
     const points = series.points.slice(-Math.ceil((state.window === "10m" ? 600 : 60) / step) - 1);
     const times = points.map((point, place) => point ? point[at("time")] : series.time - step * (points.length - place));
     const values = (name, scale) => points.map((point) => point && isNumber(point[at(name)]) ? point[at(name)] * scale : null);
-    const line = (id, title, told, format) => {
+    const line = (id, title, told, format, floor) => {
       const last = told.filter(isNumber).slice(-1)[0];
-      return lineChart({id: "gc " + id, title, shown: format(last), values: told, times, step, format, now: series.time});
+      return lineChart({id: "gc " + id, title, shown: format(last), values: told, times, step, format, floor});
     };
     return h("div", {class: "charts"}, line("pauses", "pauses a second", values("gc_pauses", 1 / step),
-      (value) => number(value, 1)),
-      line("seconds", "time in pauses in each second, all processes together", values("gc_seconds", 1 / step), duration));
+      (value) => number(value, 1), 1),
+      line("seconds", "time in pauses a second, all processes", values("gc_seconds", 1 / step), duration, SHOWN_S));
   }
 
   function said(answers, state) {

@@ -99,7 +99,7 @@
     return [
       facts([["status", h("span", {class: statusTone(entry)}, String(entry.status || UNKNOWN))],
         ["protocol", long(entry.protocol)], ["scheme", long(entry.scheme)],
-        ["peer", long(entry.peer_ip)], ["agent", long(entry.user_agent)]]),
+        ["peer", long(entry.peer_ip)], ["user agent", long(entry.user_agent)]]),
       facts([["pid", entry.process === null || entry.process === undefined ? String(entry.pid)
         : h("a", {href: link("processes", {open: String(entry.process)})}, String(entry.pid))],
         ["group", long(groupName(entry))], ["thread", entry.thread_id], ["Apache child", entry.server_pid || null],
@@ -256,7 +256,7 @@
     const elsewhere = state.open !== undefined && !rows.some((entry) => String(entry.id) === state.open);
     const one = elsewhere ? answers["one " + state.open] : undefined, found = one && one.slow_requests[0];
     return [
-      h("p", {}, h("strong", {}, answer.matched === answer.kept ? `${counted(answer.kept, "slow request")}, running and ended`
+      h("p", {}, h("strong", {}, !some || answer.matched >= answer.kept ? `${counted(answer.matched, "slow request")}, running and ended`
         : `${count(answer.matched)} of ${counted(answer.kept, "slow request")}`),
         answer.evicted
           ? h("span", {class: "warn"}, `  ${count(answer.evicted)} more dropped for want of room (--max-slow, --slow-bytes)`)

@@ -8,7 +8,7 @@ let refresh = 1, paused = false;
 let answers = {errors: {}};
 let asked = {};                         // {name: {id, at}}: what the answers are to, and since when
 let polling = null, timer = null, failures = 0;
-let heard = null;                       // wall seconds of the last answer
+let heard = null;                       // wall seconds of the last answer, by the collector's clock
 let gone = null;                        // why there is none, in words
 
 function forget() {
@@ -91,7 +91,7 @@ async function poll() {
   } else if (asks.length) {
     failures = 0;
     gone = login ? "login" : null;
-    heard = Date.now() / 1000;
+    heard = wallNow();
   }
   main.setAttribute("aria-busy", "false");
   redraw();

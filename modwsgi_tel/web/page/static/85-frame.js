@@ -40,9 +40,11 @@ function verdictWords(summary) {
   return summary ? clipped(summary.verdict, 300) : "asking the collector";
 }
 
+// Without a finding it is fine only where the collector says so: that nothing was heard, or that all have ended, is not.
 function worst(summary) {
-  const found = summary && summary.findings || [];
-  return ["critical", "warning", "info"].find((severity) => found.some((each) => each.severity === severity)) || "fine";
+  const found = summary.findings || [];
+  return ["critical", "warning", "info"].find((severity) => found.some((each) => each.severity === severity))
+    || (String(summary.verdict).startsWith("all quiet") ? "fine" : "unknown");
 }
 
 const FINDINGS_MOST = 6;                // that are shown at once
@@ -79,6 +81,20 @@ function findingList(findings, wall) {
     ? h("details", {key: "more findings"}, h("summary", {}, `${items.length - FINDINGS_MOST} more`), h("ul", {class: "findings"}, items.slice(FINDINGS_MOST))) : null];
 }
 
+// Where a finding's cause is to be seen: {its id: [view, further parameters]}.
+const SEEN_IN = {collector: ["collector"], silent: ["processes"], "nothing-runs": ["events"], restarting: ["events"], vanished: ["events"],
+  "threads-busy": ["capacity"], errors: ["exceptions"], "slow-requests": ["slow"], "stuck-request": ["slow", {life: "active,stale"}],
+  queueing: ["latency", {phase: "queue"}], "gil-contention": ["latency", {phase: "gil_wait"}], "memory-growth": ["processes"],
+  descriptors: ["processes"], "gc-pauses": ["gc"], "stopping-long": ["slow", {life: "active,stale"}], losing: ["collector"],
+  "wrong-datagrams": ["collector"]};
+
+function seenIn(each) {
+  const [id, further] = (Object.prototype.hasOwnProperty.call(SEEN_IN, each.id) && SEEN_IN[each.id]) || [];
+  const isOne = each.process !== null && each.process !== undefined;
+  return !id || isOne && id === "processes" ? null
+    : [" ", h("a", {href: link(id, {group: each.process_group ?? undefined, ...further})}, "\u2192 " + views.get(id).title.toLowerCase())];
+}
+
 function finding(each, advice, wall) {
   // some texts say it themselves
   const since = isNumber(each.since) && !each.text.includes("since " + clock(each.since, wall).slice(0, 5)) ? "since " + clock(each.since, wall) : "";
@@ -86,7 +102,7 @@ function finding(each, advice, wall) {
     h("span", {class: "severity"}, h("span", {"aria-hidden": "true"}, (MARKS[each.severity] || "") + " "), each.severity),
     h("div", {}, h("span", {class: "said"}, words(each.text, 400)), each.process !== null && each.process !== undefined
       ? [" ", h("a", {href: link("processes", {open: each.process})}, "process " + (each.pid || each.process))] : null,
-    since ? h("span", {class: "dim"}, " " + since) : null, advice ? h("div", {class: "dim"}, advice) : null));
+    since ? h("span", {class: "dim"}, " " + since) : null, seenIn(each), advice ? h("div", {class: "dim"}, advice) : null));
 }
 
 function speak() {
@@ -139,10 +155,10 @@ function drawControls(summary) {
     h("button", {type: "button", id: "pause", "aria-pressed": String(paused), title: "space",
       onclick: () => setPaused(!paused)}, paused ? "paused" : "pause"),
     h("label", {class: "choice"}, h("span", {class: "unseen"}, "A look every"),
-      h("select", {id: "refresh", onchange: (event) => setRefresh(Number(event.target.value))}, REFRESHES.map((seconds) =>
+      h("select", {id: "refresh", title: "a look every", onchange: (event) => setRefresh(Number(event.target.value))}, REFRESHES.map((seconds) =>
         h("option", {value: String(seconds), selected: seconds === refresh}, seconds + " s")))),
-    h("button", {type: "button", id: "theme", title: "colours: auto, dark, light", onclick: () =>
-      setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length])}, theme));
+    h("button", {type: "button", id: "theme", title: "auto, dark, light", onclick: () =>
+      setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length])}, h("span", {"aria-hidden": "true"}, "\u25d0 "), h("span", {class: "unseen"}, "colours: "), theme));
 }
 
 function setTheme(wanted) {
@@ -153,7 +169,7 @@ function setTheme(wanted) {
 }
 
 function drawBanner() {
-  if (gone === "login") return h("p", {}, "The collector asks for its token: ", h("a", {href: "login"}, "log in"), ".");
+  if (gone === "login") return h("p", {}, "The collector asks for its token: ", h("a", {href: "login" + hashOf(state)}, "log in"), ".");
   if (gone) {
     return h("p", {}, heard === null ? `No answer from the collector yet: ${gone}. `
       : `No answer from the collector since ${clock(heard)}: ${gone}. This is what was then. `, h("button", {type: "button", onclick: pollNow}, "try now"));
@@ -166,9 +182,15 @@ function drawTabs() {
     "aria-current": each.id === state.view ? "page" : undefined, title: each.key ? "key " + each.key : undefined}, each.title))));
 }
 
+// The zone in which this page writes times, as `UTC+02:00`: sentences of the collector have its own.
+function zone() {
+  const minutes = -new Date(answers.summary.time * 1000).getTimezoneOffset(), size = Math.abs(minutes);
+  return minutes ? `UTC${minutes < 0 ? "-" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}` : "UTC";
+}
+
 function drawFoot() {
   return h("p", {class: "dim"}, "modwsgi-tel " + document.body.dataset.version,
-    answers.summary ? " \u00b7 collector's time " + clock(answers.summary.time) : null, " \u00b7 ? lists the keys");
+    answers.summary ? " \u00b7 collector's time " + clock(answers.summary.time) + " " + zone() : null, " \u00b7 ? lists the keys");
 }
 
 // --- copies ---------------------------------------------------------------------------------------
@@ -196,12 +218,13 @@ function asJson() {
 function textOf(element) {
   const lines = [];
   for (const child of element.children) {
-    if (child.matches(".unseen, button, select, input, .search, .choice, [aria-hidden=true], svg, canvas, .pager")) continue;
+    if (child.matches(".unseen, button, select, input, details:not([open]), .tools, .search, .choice, [aria-hidden=true], svg, canvas, .pager")) continue;
     const inside = child.matches("table") ? child : null;
     if (inside) lines.push(...tableText(inside));
     else if (child.matches("dl")) lines.push([...child.children].map((each) => [...each.children].map(plain).join(" ")).join("   "));
     else if (child.matches("h2, h3")) lines.push("", plain(child));
-    else if (child.matches("figcaption")) lines.push([...child.children].map(plain).filter(Boolean).join("  "));
+    else if (child.matches("figure")) lines.push([...child.querySelectorAll("figcaption > *")].map(plain).filter(Boolean).join("  "));
+    else if (child.matches("ul, ol")) lines.push(...[...child.children].map(plain));
     else if (child.querySelector("table, h2, h3, p, dl, li, figure, pre")) lines.push(textOf(child));
     else if (child.matches("pre")) lines.push(child.textContent);
     else if (plain(child)) lines.push(plain(child));
@@ -209,7 +232,10 @@ function textOf(element) {
   return lines.join("\n");
 }
 
+// The text of an element; where it has none of its own, its parts stand apart.
 function plain(element) {
+  const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  if (!own && element.matches("div, li") && element.children.length > 1) return [...element.children].map(plain).filter(Boolean).join("  ");
   return element.textContent.replace(/\s+/g, " ").replace(/[\u25b2\u25bc]/g, "").trim();
 }
 
@@ -277,6 +303,10 @@ const KEYS = [
   [" ", "pause: nothing moves until space again", () => setPaused(!paused), "space"],
   ["+", "look more often", () => setRefresh(REFRESHES[Math.max(0, REFRESHES.indexOf(refresh) - 1)])],
   ["-", "look less often", () => setRefresh(REFRESHES[Math.min(REFRESHES.length - 1, REFRESHES.indexOf(refresh) + 1)])],
+  ["j", "the first row, or thread, of what is shown; there j and k move, Enter opens", () => {
+    const first = document.querySelector("#main .opener, #main .tree [tabindex='0'], #main .slot[tabindex='0']");
+    if (first) first.focus();
+  }],
   ["/", "search", () => { const field = document.getElementById("search"); if (field) field.focus(); }],
   ["r", "reverse the order", () => reverse()],
   ["c", "copy this view as text", () => copy(asText())],
