@@ -14,12 +14,12 @@ from collections import deque, namedtuple
 from modwsgi_tel.errors import BadRequest
 from modwsgi_tel.net.loop import FD_LIMIT
 from modwsgi_tel.web.protocol import Limits, Parser, Response, error_response, keeps, pieces
+from modwsgi_tel.web.sending import Sending
 from modwsgi_tel.web.talk import Talk
 
 Timeouts = namedtuple("Timeouts", "request idle write", defaults=(10.0, 30.0, 30.0))
 Timeouts.__doc__ = """Seconds: for a request to arrive whole, for a kept connection without one, for a reader to take a piece."""
 
-TURN_S = 0.0005                         # of work on one answer, before others have a turn
 _RECEIVE = 65536
 _LINGER_S = 2.0                         # after an error: reading on, so that the answer is not lost to a reset
 _LINGER_BYTES = 4 << 20
@@ -132,22 +132,17 @@ class Server:
         self._listeners.clear()
 
 
-class Connection:
+class Connection(Sending):
     """One client."""
 
     def __init__(self, server, accepted, guard):
-        self.server = server
-        self.socket = accepted
+        super().__init__(server, accepted)
         self.guard = guard
-        self.fd = accepted.fileno()
         self.parser = Parser(server.limits)
-        self.since = server.loop.clock()        # when it last made progress
         self._requests = deque()
         self._pieces = None                     # the generator of the answer under way
-        self._out = None                        # a memoryview of what of a piece is not yet sent
         self._keep = True
         self._telling = None                    # what a WebSocket is told, while its handshake is answered
-        self._writing = False
         self._eof = False
         self._linger = None                     # until when bytes are still read and thrown away
         self._thrown = 0
@@ -255,46 +250,15 @@ class Connection:
         self._telling = response.body
         return Response(101, headers=response.headers)
 
-    def _writable(self):
-        """Make pieces and send them, as many as a turn has time for.  An answer that follows waits for its own turn."""
-        if self._writing:
-            return
-        self._writing = True
+    def make_piece(self):
         try:
-            clock, look = self.server.loop.clock, self.server.loop.look
-            until = clock() + TURN_S
-            while self._write_piece() and clock() < until:
-                look()                  # cheaper than a whole turn, and as good for who sends
-        finally:
-            self._writing = False
-
-    def _write_piece(self):
-        """Make a piece or send what is left of one; False when that was all for now."""
-        if self._out is None:
-            try:
-                piece = next(self._pieces)
-            except StopIteration:
-                self._answered()
-                return False
-            except Exception as error:
-                self.server.failed(error)
-                self.close()                    # without the end of the chunks: the client sees that it is cut
-                return False
-            if not piece:
-                self.since = self.server.loop.clock()
-                return True
-            self._out = memoryview(piece)
-        try:
-            sent = self.socket.send(self._out)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.close()
-            return False
-        if sent:
-            self.since = self.server.loop.clock()
-        self._out = self._out[sent:] if sent < len(self._out) else None
-        return self._out is None
+            return next(self._pieces)
+        except StopIteration:
+            self._answered()
+        except Exception as error:
+            self.server.failed(error)
+            self.close()                        # without the end of the chunks: the client sees that it is cut
+        return None
 
     def _answered(self):
         self.server.loop.writers.pop(self.fd, None)

@@ -5,9 +5,9 @@ a word is found by pings; one that takes nothing, by the time that a piece may t
 """
 import socket
 
+from modwsgi_tel.web.sending import Sending
 from modwsgi_tel.web.websocket import BROKEN, CLOSE, GOING_AWAY, PING, PONG, Reader, closing, frame
 
-TURN_S = 0.0005                         # of work, before others have a turn
 PAUSE_S = 0.1                           # between two looks for more: what comes meanwhile goes out together
 PING_S, SILENT_S = 20.0, 60.0           # pings so often; without any word for so long the client is gone
 SEND_BYTES = 256 << 10                  # that the kernel may hold for a slow reader
@@ -15,7 +15,7 @@ LINGER_S = 2.0                          # for the client's side of the end
 _RECEIVE = 4096
 
 
-class Talk:
+class Talk(Sending):
     """One client, from the moment in which its handshake is answered.
 
     server: as of a web.server.Connection.  telling: `piece`, `when_more` and `close`, as of a web.live.Telling.  rest: what came
@@ -25,17 +25,14 @@ class Talk:
     waits = lingers = False                     # it is never turned out for a new connection
 
     def __init__(self, server, accepted, telling, rest):
-        self.server = server
-        self.socket = accepted
-        self.fd = accepted.fileno()
+        super().__init__(server, accepted)
         self._telling = telling
         self._reader = Reader()
-        self._out = None                        # a memoryview of what of a piece is not yet sent
         self._control = []                      # frames to send between two pieces: at most a pong, a ping, a Close
         self._asleep = False                    # all is told
         self._ending = None                     # since when the end is said
-        self.closed = self._writing = False
-        self._heard = self._blocked = self.since = self._pinged = server.loop.clock()
+        self.closed = False
+        self._heard = self._pinged = self.since
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         server.loop.readers[self.fd] = self._readable
         if rest:
@@ -89,44 +86,7 @@ class Talk:
         """There is more: a moment later, when there will be more than one."""
         self.server.loop.after(PAUSE_S, lambda: None if self.closed else self._write())
 
-    def _writable(self):
-        if self._writing:
-            return
-        self._writing = True
-        try:
-            clock, look = self.server.loop.clock, self.server.loop.look
-            until = clock() + TURN_S
-            while self._write_piece() and clock() < until:
-                look()
-        finally:
-            self._writing = False
-
-    def _write_piece(self):
-        """Make a piece or send what is left of one; False when that was all for now."""
-        if self._out is None:
-            piece = self._next()
-            if piece is None:
-                return False
-            if not piece:
-                self.since = self.server.loop.clock()
-                return True
-            self._out = memoryview(piece)
-            self.since = self.server.loop.clock()
-        try:
-            sent = self.socket.send(self._out)
-        except BlockingIOError:
-            self._blocked = self.server.loop.clock()
-            return False
-        except OSError:
-            self.close()
-            return False
-        if sent:
-            self.since = self.server.loop.clock()
-        self._out = self._out[sent:] if sent < len(self._out) else None
-        return self._out is None
-
-    def _next(self):
-        """The next bytes, b"" for a turn of the others, None when there is nothing for now."""
+    def make_piece(self):
         if self._control:
             return self._control.pop(0)
         if self._ending is not None:
@@ -162,7 +122,7 @@ class Talk:
             if now - self.since > self.server.timeouts.write:
                 self.close()
         # a slow reader's answer waits behind what it has not read yet
-        elif now - max(self._heard, self._blocked) > SILENT_S:
+        elif now - max(self._heard, self.blocked) > SILENT_S:
             self.close()
         elif now - self._pinged >= PING_S:
             self._pinged = now

@@ -10,6 +10,30 @@
 const pointed = {};                     // {chart's id: the point that is read}
 const CHART_HIGH = 64;
 
+// The handlers of a chart whose points are read: from 0 to `last`; the pointer at a share of its width is at point `of(share)`, and the arrow
+// keys begin from `before`.
+function pointing(id, last, of, before) {
+  function point(place) {
+    if (pointed[id] === place) return;
+    if (place === undefined) delete pointed[id];
+    else pointed[id] = Math.max(0, Math.min(last, place));
+    redraw();
+  }
+  return {
+    onpointermove: (event) => {
+      const box = event.currentTarget.getBoundingClientRect();
+      point(of((event.clientX - box.left) / box.width));
+    },
+    onpointerleave: () => point(undefined), onblur: () => point(undefined),
+    onkeydown: (event) => {
+      const by = {ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6}[event.key];
+      if (by === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      point((pointed[id] === undefined ? before : pointed[id]) + by);
+    }};
+}
+
 function lineChart({id, title, shown, values, times, step, top, floor = 0, tone, format, latest}) {
   const known = values.filter(isNumber);
   const highest = Math.max(0, isNumber(latest) ? latest : 0, ...known);
@@ -40,28 +64,11 @@ function lineChart({id, title, shown, values, times, step, top, floor = 0, tone,
   const read = at === undefined ? null : clock(times[at]) + "  " + format(values[at]);
   const said = known.length ? `${title}: ${shown}; highest ${format(highest)}, lowest ${format(Math.min(...known))}, `
     + `${clock(times[0])} to ${clock(times[last] + step)}` : `${title}: ${shown}; no points yet`;
-  function point(place) {
-    if (pointed[id] === place) return;
-    if (place === undefined) delete pointed[id];
-    else pointed[id] = Math.max(0, Math.min(last, place));
-    redraw();
-  }
   return h("figure", {class: "chart " + (tone || ""), key: id},
     h("figcaption", {}, h("span", {class: "name"}, title), h("span", {class: "value"}, shown),
       h("span", {class: "peak"}, read === null ? known.length ? "max " + format(highest) : "" : read)),
     h("div", {class: "plot", tabindex: "0", role: "group", "aria-label": title + ": the arrow keys read its points",
-      onpointermove: (event) => {
-        const box = event.currentTarget.getBoundingClientRect();
-        point(Math.round((event.clientX - box.left) / box.width * last));
-      },
-      onpointerleave: () => point(undefined), onblur: () => point(undefined),
-      onkeydown: (event) => {
-        const by = {ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6}[event.key];
-        if (by === undefined) return;
-        event.preventDefault();
-        event.stopPropagation();
-        point((pointed[id] === undefined ? last : pointed[id]) + by);
-      }},
+      ...pointing(id, last, (share) => Math.round(share * last), last)},
       s("svg", {viewBox: `0 0 100 ${CHART_HIGH}`, preserveAspectRatio: "none", role: "img", "aria-label": said},
         s("line", {class: "base", x1: 0, x2: 100, y1: CHART_HIGH - 1, y2: CHART_HIGH - 1}),
         s("line", {class: "grid", x1: 0, x2: 100, y1: CHART_HIGH / 2, y2: CHART_HIGH / 2}),
@@ -80,28 +87,11 @@ function barChart({id, label, bars, marks = [], ticks = [], format}) {
   const wide = bars.length;
   let at = pointed[id];
   if (at !== undefined && at >= wide) at = undefined;
-  function point(place) {
-    if (pointed[id] === place) return;
-    if (place === undefined) delete pointed[id];
-    else pointed[id] = Math.max(0, Math.min(wide - 1, place));
-    redraw();
-  }
   const read = at === undefined ? null : bars[at].title;
   return h("figure", {class: "bars", key: id},
     h("figcaption", {}, h("span", {class: "peak"}, read === null ? "highest " + format(highest) : read)),
     h("div", {class: "plot", tabindex: "0", role: "group", "aria-label": "the arrow keys read single bars",
-      onpointermove: (event) => {
-        const box = event.currentTarget.getBoundingClientRect();
-        point(Math.floor((event.clientX - box.left) / box.width * wide));
-      },
-      onpointerleave: () => point(undefined), onblur: () => point(undefined),
-      onkeydown: (event) => {
-        const by = {ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6}[event.key];
-        if (by === undefined) return;
-        event.preventDefault();
-        event.stopPropagation();
-        point((pointed[id] === undefined ? -1 : pointed[id]) + by);
-      }},
+      ...pointing(id, wide - 1, (share) => Math.floor(share * wide), -1)},
       s("svg", {viewBox: `0 0 ${wide} 100`, preserveAspectRatio: "none", role: "img", "aria-label": label},
         s("line", {class: "base", x1: 0, x2: wide, y1: 99.5, y2: 99.5}),
         bars.map((bar, place) => {
