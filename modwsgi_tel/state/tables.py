@@ -167,30 +167,36 @@ def _text(raw):
 
 # --- slow requests ----------------------------------------------------------------------------
 
-_SLOW = Wanted(BY_NAME[name].id for name in (
-    "slow_duration", "slow_start_stamp", "slow_status", "slow_method", "slow_hostname", "slow_script_name", "slow_path_info",
-    "slow_peer_ip", "slow_user_agent", "slow_log_id"))
+def _wanted(*names):
+    return Wanted(BY_NAME[name].id for name in names)
 
 
-def _slow_key(sort, slow, life, values, now):
+_SEARCHED = _wanted("slow_method", "slow_hostname", "slow_script_name", "slow_path_info", "slow_peer_ip", "slow_user_agent", "slow_log_id",
+                    "slow_status")
+_TIMES, _TOLD = _wanted("slow_duration", "slow_start_stamp"), _wanted("slow_status", "slow_method")
+_URL = _wanted("slow_hostname", "slow_script_name", "slow_path_info")
+SLOW_SORTS = ("state", "age", "process", "method", "status", "url", "start")
+
+
+def _slow_key(sort, slow, life, now):
+    """What the rows are ordered by; reads no more of the newest record than that."""
+    read, datagram = slow.shape.read, slow.datagram
     if sort == "process":
         return (slow.pid, slow.process_id or 0)
-    if sort == "age":
-        return age_s(life, now - slow.record_now, values[0])
-    if sort == "start":
-        return values[1] if abs(values[1]) < 1e18 else None
-    if sort == "status":
-        return values[2] or None
-    if sort == "method":
-        return values[3] or None
     if sort == "url":
-        return (values[4] or b"") + (values[5] or b"") + (values[6] or b"")
-    if sort == "state":                 # what runs, the oldest first; then what ended, the newest first
-        return SLOW_LIVES.index(life), -(age_s(life, now - slow.record_now, values[0]) or 0) if slow.ended_wall is None else -slow.ended_wall
-    return 0
-
-
-SLOW_SORTS = ("state", "age", "process", "method", "status", "url", "start")
+        return b"".join(value or b"" for value in read(_URL, datagram))
+    if sort in ("status", "method"):
+        return read(_TOLD, datagram)[sort == "method"] or None
+    if not sort:
+        return 0
+    duration, start = read(_TIMES, datagram)
+    if sort == "start":
+        return start if abs(start) < 1e18 else None
+    age = age_s(life, now - slow.record_now, duration)
+    if sort == "age":
+        return age
+    # what runs, the oldest first; then what ended, the newest first
+    return SLOW_LIVES.index(life), -(age or 0) if slow.ended_wall is None else -slow.ended_wall
 
 
 def age_s(life, record_s, duration):
@@ -211,10 +217,9 @@ def slow_page(fleet, wants, ask, now, keys=None):
         slow, life = fleet.slow.look(key, now) or (None, None)
         if slow is None or not (wants is None or wants(slow)) or not (ask.lives is None or life in ask.lives):
             continue
-        values = slow.shape.read(_SLOW, slow.datagram) if word or ask.sort else None
-        if word and word not in _slow_words(slow, life, values):
+        if word and word not in _slow_words(slow, life):
             continue
-        found.append((_slow_key(ask.sort, slow, life, values, now), key))
+        found.append((_slow_key(ask.sort, slow, life, now), key))
     return (yield from _page(found, ask))
 
 
@@ -226,7 +231,7 @@ def _newest_slow(table, ask, now):
             yield
         slow, life = table.look(key, now) or (None, None)
         if slow is not None and (ask.lives is None or life in ask.lives):
-            running.append((_slow_key("state", slow, life, slow.shape.read(_SLOW, slow.datagram), now), key))
+            running.append((_slow_key("state", slow, life, now), key))
     page = yield from _page(running, ask._replace(offset=0, limit=None))
     ended = [table.ended(life) for life in (LOST, COMPLETED) if ask.lives is None or life in ask.lives]
     matched = len(page.items) + sum(count for count, _ in ended)
@@ -235,8 +240,8 @@ def _newest_slow(table, ask, now):
     return Page(matched, offset, list(islice(keys, offset, offset + ask.limit)))
 
 
-def _slow_words(slow, life, values):
-    _, _, status, method, host, script, path, peer, agent, log_id = values
+def _slow_words(slow, life):
+    method, host, script, path, peer, agent, log_id, status = slow.shape.read(_SEARCHED, slow.datagram)
     texts = " ".join(map(_text, (method, host)))
     url = "".join(map(_text, (host, script, path)))
     more = " ".join(map(_text, (peer, agent, log_id)))
