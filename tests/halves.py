@@ -13,8 +13,8 @@ import tempfile
 import pytest
 
 # The files of the other half: what starts many servers, and what is slow beside it.  Both halves are to take about as long.
-OTHER = frozenset(f"test_{name}.py" for name in ("agent_apache", "agent_servers", "apache", "incidents", "processes_command", "why_command",
-                                                 "why_gather"))
+OTHER = frozenset(f"test_{name}.py" for name in ("agent_apache", "agent_servers", "apache", "collector_stacks", "doctor_real", "incidents",
+                                                 "processes_command", "stacks_locks", "why_command", "why_gather"))
 
 
 def is_plain(arguments):
