@@ -1,6 +1,8 @@
 """extras: what lies in the program for the tools around it, and how it comes out."""
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -11,10 +13,11 @@ import pytest
 import interpreters
 import running
 from modwsgi_tel import docgen, resources
+from modwsgi_tel.check.checks import CHECKS
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.extras import command
 from modwsgi_tel.extras.table import EXTRAS, PROGRAM_MARK, named
-from modwsgi_tel.options import read
+from modwsgi_tel.options import options_of, read
 
 STATIC = os.path.join(running.ROOT, "modwsgi_tel", "extras", "static")
 NOBODY = 65534
@@ -111,7 +114,7 @@ def test_the_path_of_the_program_is_filled_in_and_said(capsys):
 
 
 @pytest.mark.parametrize("program", ["modwsgi-tel.pyz", "/opt/a b.pyz", "/opt/x;reboot", "/opt/$(id)", "/opt/x\nExecStart=/bin/sh", "/opt/50%.pyz", "", "/"])
-def test_a_path_that_would_mean_something_else_in_a_unit_is_refused(program, tmp_path):
+def test_a_path_that_would_mean_something_else_in_a_unit_is_refused(program):
     if program == "":
         values = read("extras", [], {})
         values["program"] = ""
@@ -264,6 +267,34 @@ def test_nagios_finds_no_fault_in_its_configuration():
                 handle.write(text)
         done = run("nagios4", "-v", folder + "/nagios.cfg")
     assert done.returncode == 0 and "Checked 7 services" in done.stdout and "Total Warnings: 0" in done.stdout, done.stdout
+
+
+ICINGA = """\
+include <itl>
+object Endpoint NodeName {}
+object Zone "master" { endpoints = [ NodeName ] }
+object Host "web1" { check_command = "dummy", address = "127.0.0.1", vars.modwsgi_tel = true }
+object Host "web2" { check_command = "dummy", address = "127.0.0.1" }
+include "%s"
+"""
+
+
+def test_icinga_makes_a_service_of_each_check_for_the_hosts_that_want_it():
+    if not shutil.which("icinga2"):
+        pytest.skip("no icinga2 (apt-get install icinga2-bin icinga2-common)")
+    [extra] = named("icinga2")
+    text = command.content(extra, "/usr/local/bin/modwsgi-tel.pyz")
+    with running.short_folder(0o777) as folder:
+        for name, content in (("ours.conf", text), ("icinga2.conf", ICINGA % (folder + "/ours.conf"))):
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as handle:
+                handle.write(content)
+        user = [f"-DRunAsUser={pwd.getpwuid(os.geteuid()).pw_name}", f"-DRunAsGroup={grp.getgrgid(os.getegid()).gr_name}"]
+        done = run("icinga2", "daemon", "-C", "-c", folder + "/icinga2.conf", *user,
+                   *(f"-D{name}Dir={folder}" for name in ("Cache", "Data", "Log", "InitRun")))
+    assert done.returncode == 0 and "Instantiated 7 Services." in done.stdout, done.stdout
+    flags = set(re.findall(r'"(--[\w-]+)" =', text))
+    assert flags and flags <= {"--" + option.name for option in options_of("check")}
+    assert re.search(r"for \(what in \[ (.*?) \]", text).group(1) == ", ".join(f'"{check.name}"' for check in CHECKS)
 
 
 def test_the_lines_in_nagios_and_cron_are_taken_as_they_stand():

@@ -25,6 +25,8 @@ EXTRAS = (
     Extra("completion/modwsgi-tel.fish", "completion for fish", "/etc/fish/conf.d/modwsgi-tel.fish", "open a new shell"),
     Extra("nagios/modwsgi-tel.cfg", "commands and services for Nagios", "/etc/nagios4/conf.d/modwsgi-tel.cfg",
           "name your host in it; nagios4 -v /etc/nagios4/nagios.cfg; systemctl reload nagios4"),
+    Extra("icinga2/modwsgi-tel.conf", "commands and services for Icinga 2", "/etc/icinga2/conf.d/modwsgi-tel.conf",
+          "set vars.modwsgi_tel = true at your hosts; icinga2 daemon -C; systemctl reload icinga2"),
     Extra("cron/modwsgi-tel", "cron: a snapshot each five minutes, of the last day", "/etc/cron.d/modwsgi-tel",
           "nothing: cron sees it within a minute"),
     Extra("logrotate/modwsgi-tel", "logrotate, for serve --log-file", "/etc/logrotate.d/modwsgi-tel",
