@@ -510,7 +510,7 @@ def metrics_page():
                + ", ".join(f"{bound:g}" for bound in PHASE_BOUNDS) + " seconds.  Prometheus makes native histograms of them with "
                "convert_classic_histograms_to_nhcb: true in its scrape configuration (3.0 and later).")]
     for scope, title in _SCOPES:
-        body += [f".Ss {title}", *tagged([(f"Li {literal(series_of(metric)[0])}" if metric.type != HISTOGRAM else f"Li {literal(metric.name)}", _metric(metric))
+        body += [f".Ss {title}", *tagged([(f"Li {literal(metric.name if metric.type == HISTOGRAM else series_of(metric)[0])}", _metric(metric))
                                           for metric in METRICS if metric.scope == scope])]
     body += [".Sh SEE ALSO", f".Xr {PROGRAM} 1"]
     return page("MODWSGI-TEL-METRICS", 5, "modwsgi-tel-metrics", "metrics of modwsgi-tel, for Prometheus", body)

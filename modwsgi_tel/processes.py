@@ -5,7 +5,7 @@ import time
 
 from modwsgi_tel.errors import Nonsense, TelError, UsageError
 from modwsgi_tel.options import token_in
-from modwsgi_tel.printable import show
+from modwsgi_tel.printable import columns, show
 from modwsgi_tel.report.client import fetch, where_of
 from modwsgi_tel.tree import build, gather, model, text
 
@@ -39,7 +39,7 @@ def processes(values):
     if values.json:
         show(json.dumps({**answer, "host": host}, ensure_ascii=True, allow_nan=False, indent=1).replace("\x7f", "\\u007f") + "\n")
     else:
-        show("\n".join([f"{host}  {text.stamp(answer['time'])}", *text.lines(answer, _width(), asked.answered)]) + "\n")
+        show("\n".join([f"{host}  {text.stamp(answer['time'])}", *text.lines(answer, columns(40), asked.answered)]) + "\n")
     return 1 if answer["unread"] else 0
 
 
@@ -95,12 +95,5 @@ def _nothing(ask, found):
         there = f"there are: {', '.join(groups[:GROUPS_MOST])}" if groups else "no process shows a group"
         return f"no process of group {ask.group}; {there}"
     return "nothing of it serves requests: without --no-system there is more"
-
-
-def _width():
-    try:
-        return max(40, os.get_terminal_size(1).columns)
-    except OSError:
-        return None                     # a file or a pipe: lines as long as they are
 
 

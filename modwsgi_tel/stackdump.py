@@ -1,11 +1,10 @@
 """stacks: the Python stacks of running processes, or of a core file.  Joins proc, stacks and their text."""
 import json
-import os
 
 from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError, UsageError
 from modwsgi_tel.figures import counted
-from modwsgi_tel.printable import printable, printable_json, show
+from modwsgi_tel.printable import columns, printable, printable_json, show
 from modwsgi_tel.report.stacks import not_whole, text
 from modwsgi_tel.stacks.model import stacks_json
 from modwsgi_tel.stacks.sources import Rights, Sources
@@ -126,15 +125,8 @@ def _json(looks):
     return json.dumps(rows, ensure_ascii=True, allow_nan=False, indent=1).replace("\x7f", "\\u007f") + "\n"
 
 
-def _width():
-    try:
-        return max(40, os.get_terminal_size(1).columns)
-    except OSError:
-        return None                     # a file or a pipe: lines as long as they are
-
-
 def _show(values, seen, resting, sources_of):
-    width, parts, bare = _width(), [], []
+    width, parts, bare = columns(40), [], []
     for looks in seen:
         newest = looks[-1]
         if len(seen) > 1 and not any(thread.frames or thread.problem for look in looks for thread in look.threads):
@@ -177,7 +169,7 @@ def _core(values):
     # a core names files as it likes, and root's may be a copy of another's: then what all may read
     sources = Sources(values.root or "/", who=Rights(core.owner or None, frozenset()))
     try:
-        shown = text(found, (), sources, _width(), not values.no_idle, values.flat)
+        shown = text(found, (), sources, columns(40), not values.no_idle, values.flat)
     finally:
         sources.close()
     show(_ended(core) + shown)

@@ -19,7 +19,7 @@ from modwsgi_tel.net.log import Log
 from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.onetake import take
 from modwsgi_tel.options import STACKS_SOCKET
-from modwsgi_tel.proc.access import lacking
+from modwsgi_tel.proc.access import exists, lacking
 from modwsgi_tel.stacks.model import AWAY, FAILED, GONE, REFUSED
 
 LIMIT_S = 5.0                           # for one read; then the process that reads is killed
@@ -60,13 +60,7 @@ def _read(question, read_of):
 
 def _hidden(pid):
     """Why a process that is there is not in this /proc, or ""."""
-    if os.path.exists(f"/proc/{pid}"):
-        return ""
-    try:
-        os.kill(pid, 0)                 # signal 0 only asks
-    except PermissionError:
-        pass                            # there is one, another user's
-    except (OSError, OverflowError):
+    if os.path.exists(f"/proc/{pid}") or not exists(pid):
         return ""
     try:
         lacks = lacking()

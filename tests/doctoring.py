@@ -1,22 +1,20 @@
 """A room of namespaces with one Apache and one collector, broken and mended again, case after case, with what `doctor` says before and
 after.
 
-    python tests/doctoring.py mod_wsgi-6            # in a room of its own: prints {case: {"before", "mended", "after"}} as JSON
-    python tests/doctoring.py mod_wsgi-6 absent     # these cases alone
+    python tests/doctoring.py paths             # one of ROOMS, in namespaces of its own (staging.UNSHARE): prints {case: what doctor said} as JSON
+    python tests/doctoring.py paths long_path   # these cases alone
 
 A case is a generator: it breaks something, yields the step that should say so, and may do after that what no command of doctor's can.
 What doctor gives to mend it is executed as it stands.  The room has its own processes, mounts, /run, /tmp and network, so that nothing of
 the machine is touched, its sysctl values neither.
 """
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,14 +23,13 @@ import traceback
 
 import apache
 import running
+import staging
 import wsgiservers
 
-UNSHARE = ("unshare", "--pid", "--net", "--mount", "--fork", "--mount-proc", "--kill-child")
 MOST_S = 25.0
 PYZ = "MODWSGI_TEL_TEST_PYZ"            # the built file, where a case needs it
 PROCESSES = 2
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
-
 
 
 def doctor(*options, before=(), program=running.CHECKOUT):
@@ -48,7 +45,6 @@ class Room:
     """One Apache that sends, one collector that receives.  edit(): of the configuration on the disk; reload(): Apache reads it."""
 
     module = None
-
     options = ()                        # of doctor
     expects = PROCESSES                 # that send by themselves
 
@@ -374,8 +370,7 @@ def _isolate():
     for place in ("/run", "/etc/sysctl.d"):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place], check=True, timeout=10)
     tempfile.tempdir = "/run"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 1))      # SIOCSIFFLAGS, IFF_UP
+    staging.loopback()
 
 
 def stage(room, case):

@@ -453,7 +453,7 @@ class Stage:
         self._process.wait(30.0)
 
 
-def _loopback():
+def loopback():
     """Put this namespace's 127.0.0.1 up.  Source: netdevice(7)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sH14x", b"lo", 0x1 | 0x40)             # IFF_UP, IFF_RUNNING
@@ -461,7 +461,7 @@ def _loopback():
 
 
 def _inside(name, mode, options):
-    _loopback()
+    loopback()
     try:
         told = stage(table.BY_NAME[name], mode, *options)
     except apache.Missing as missing:

@@ -278,7 +278,7 @@ def test_no_answer_is_critical_and_nonsense_is_unknown(checked):
     ("capacity --critical 95", "--critical '95': a share is from 0 to 1, as 0.8, or write 80%"),
     ("--token-file /nowhere", "--token-file /nowhere: No such file or directory"),
     ("--url ftp://x", "--url ftp://x: like http://127.0.0.1:8888"), ("--url https://x", None)])
-def test_what_was_asked_wrongly_is_unknown(checked, monkeypatch, capsys, arguments, wanted):
+def test_what_was_asked_wrongly_is_unknown(checked, capsys, arguments, wanted):
     if "ftp" in arguments or "https" in arguments:
         assert command.check(options.read("check", arguments.split(), {})) == 3
         text = parsed(capsys.readouterr().out).text
@@ -294,7 +294,7 @@ def test_options_of_another_check_in_the_configuration_hurt_nobody(checked, tmp_
     assert checked(a_summary([a_group()]), "capacity", "--config", str(path))[0] == "OK - capacity: shop: 25 % busy in the last 10 minutes"
 
 
-def test_only_the_parts_that_a_check_reads_are_asked_for(monkeypatch, capsys):
+def test_only_the_parts_that_a_check_reads_are_asked_for(monkeypatch):
     asked = []
 
     def fetch(path, **where):
@@ -455,7 +455,7 @@ def test_processes_that_fall_silent_are_seen(collector):
 
 # --- the existing collector ---------------------------------------------------------------------------------------
 
-def test_the_existing_collectors_state_is_understood(checked, monkeypatch, capsys):
+def test_the_existing_collectors_state_is_understood(monkeypatch, capsys):
     worker, now = Worker(pid=7), time.time()
     state = Existing(worker.started(stamp=now - 31), *(worker.tick(requests=3, stamp=now - 30 + second) for second in range(30))).answer()
 

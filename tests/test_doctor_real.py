@@ -13,6 +13,7 @@ import pytest
 import apache
 import doctoring
 import running
+import staging
 import wsgiservers
 
 # What the step says of it, and that there is a command or a directive for it
@@ -48,13 +49,13 @@ def staged(pyz):
         apache.express()
     except apache.Missing as missing:
         pytest.skip(str(missing))
-    if subprocess.run([*doctoring.UNSHARE, "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode:
+    if subprocess.run([*staging.UNSHARE, "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode:
         pytest.skip("no namespaces can be made here")
     rooms = {}
     for name in doctoring.ROOMS:
         if name == "old" and not os.path.exists(wsgiservers.MOD_WSGI):
             continue
-        rooms[name] = subprocess.Popen([*doctoring.UNSHARE, sys.executable, os.path.join(running.ROOT, "tests", "doctoring.py"), name],
+        rooms[name] = subprocess.Popen([*staging.UNSHARE, sys.executable, os.path.join(running.ROOT, "tests", "doctoring.py"), name],
                                        cwd=running.ROOT,
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
                                        env=running.clean_environment(**{doctoring.PYZ: pyz}))

@@ -6,15 +6,13 @@ import http.client
 import json
 import os
 import shutil
-import subprocess
-import tempfile
 
 import pytest
 
 import apache
 from browser import Browser
 from builders import capture
-from running import ROOT, Collector, free_port, short_folder, wait_until
+from running import ROOT, Collector, short_folder
 from websockets import WebSocket
 
 SNIPPET = os.path.join(ROOT, "modwsgi_tel", "extras", "static", "apache", "proxy.conf")
@@ -48,14 +46,12 @@ def site(place, backend, prefix=True):
     return text
 
 
-class Apache:
+class Apache(apache.Server):
     """In front of two collectors: one by TCP at /telemetry and at /kept (with the browser's Host), one by its socket and with
     --root-path at /deep/in.  url: without a path."""
 
     def __init__(self, plain, rooted):
-        self._cleanup = contextlib.ExitStack()
-        self.folder = self._cleanup.enter_context(short_folder())
-        self.port = free_port()
+        super().__init__(apache.APP, 0)         # which it does not run
         self.url = f"http://127.0.0.1:{self.port}"
         with open(os.path.join(self.folder, "htpasswd"), "w") as file:
             file.write(f"{USER}:{{SHA}}{base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()}\n")
@@ -69,27 +65,7 @@ class Apache:
                 modules="\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in NEEDED)))
         for name in os.listdir(self.folder):
             os.chmod(os.path.join(self.folder, name), 0o644)
-        self._log = self._cleanup.enter_context(tempfile.TemporaryFile())
-        self.process = subprocess.Popen([shutil.which("apache2", path=apache.PATH), "-f", path, "-DFOREGROUND", "-k", "start"],
-                                        stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=apache.environment(), cwd="/")
-
-    def __enter__(self):
-        try:
-            wait_until(self._answers, 20, lambda: "Apache did not start: " + self.log())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-        self._cleanup.close()
+        self.command = [shutil.which("apache2", path=apache.PATH), "-f", path, "-DFOREGROUND", "-k", "start"]
 
     def _answers(self):
         assert self.process.poll() is None, self.log()
@@ -97,9 +73,6 @@ class Apache:
             return self.get("/telemetry/", {})[0] == 401
         except ConnectionRefusedError:
             return False
-
-    def log(self):
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8", "replace")[-3000:]
 
     def request(self, method, path, headers=None):
         """(status, headers with lower-case names, body); with the password unless there are other headers."""

@@ -21,7 +21,7 @@ ENDS_S = 20.0
 
 
 @contextlib.contextmanager
-def a_manager(size=None):
+def a_manager():
     """(address, socket): where a Notifier sends to."""
     with running.short_folder() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(folder + "/n")

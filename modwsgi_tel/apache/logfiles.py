@@ -9,7 +9,7 @@ import time
 from collections import namedtuple
 
 from modwsgi_tel.apache import loglines
-from modwsgi_tel.proc import procfs
+from modwsgi_tel.proc import cgroups, procfs
 from modwsgi_tel.proc.access import explain
 from modwsgi_tel.proc.find import base_name, is_apache
 
@@ -30,7 +30,6 @@ _LOGGERS = frozenset(("containerd-shim", "containerd-shim-runc-v2", "conmon", "d
                       "systemd-cat", "supervisord"))
 _ZONE_STEP_S, _ZONE_SURE_S, _ZONE_MOST_S = 900, 3.0, 14 * 3600 + 60
 _BY_DESCRIPTOR = re.compile(r".{0,100}/\d+/fd/\d+$")
-_UNIT = re.compile(rb"/([^/\n]{1,200}\.service)(?:/|$)", re.M)
 
 
 # --- where it is -----------------------------------------------------------------------------
@@ -144,11 +143,7 @@ class _Finder:
             self._file(self.pid, descriptor, target, "the server's stderr")
 
     def _unit(self):
-        try:
-            found = _UNIT.findall(procfs.read(f"{self.root}/{self.pid}/cgroup", 65536))
-        except OSError:
-            return None
-        name = found[-1].decode("utf-8", "replace") if found else ""
+        name = cgroups.service(self.pid, self.root)
         return name[:-len(".service")] if name and re.fullmatch(r"[\w@.:-]+", name) else None
 
     def _pipe(self, target):

@@ -2,27 +2,24 @@
 import os
 import re
 import shlex
-import time
 
 from modwsgi_tel.doctor import places
 from modwsgi_tel.doctor.scene import Bound, Collector
-from modwsgi_tel.doctor.servers import namespace, unit_of
+from modwsgi_tel.doctor.servers import age_s, namespace
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.masking import masked
 from modwsgi_tel.options import BY_COMMAND, SOCKET, URL, variable
 from modwsgi_tel.options import options_of as option_list
-from modwsgi_tel.proc import procfs, roles, sockdiag, sockets, threads
-from modwsgi_tel.proc.access import parse_status
+from modwsgi_tel.proc import cgroups, links, procfs, roles, sockdiag, sockets, threads
+from modwsgi_tel.proc.access import CAP_SYS_PTRACE, effective
 
 _MOST, _DESCRIPTORS_MOST, _COMMAND_MOST, _TOLD_MOST = 64, 4096, 4096, 200
-_READS_OTHERS = 1 << 19                 # CAP_SYS_PTRACE
 _DGRAM = 2                              # SOCK_DGRAM
 _EXISTING = re.compile(r"(^|/)mod_wsgi[-_]telemetry$")
 _PORT = URL.rpartition(":")[2]
 _RECEIVES = ("serve", "top", "demo", "dump")
 _UNIT, _UNITS, _SYSTEMD = "modwsgi-tel.service", ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"), "/run/systemd/system"
 _LISTENS = re.compile(r"^ExecStart=.* --listen[ =]unix:(/\S+)", re.M)
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def of(members, root="/proc"):
@@ -39,16 +36,14 @@ def of(members, root="/proc"):
             command = next((word for word in words if word in BY_COMMAND), "serve")
             if is_ours and command not in _RECEIVES or command in ("top", "dump") and "listen" not in options:
                 continue
-            path = options.get("listen", SOCKET).partition("unix:")[2] or options.get("listen", "")
-            bound, ports = [Bound(path, None, None)], _told_ports(options)
+            bound, ports = [Bound(_path(options.get("listen", SOCKET)), None, None)], _told_ports(options)
             http_sockets = [options["http-socket"]] if "http-socket" in options else []
         else:
             bound, ports, http_sockets = _bound(member.pid, inodes, root)
             if not bound:
                 continue
-        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - member.start / _TICKS
         found.append(Collector(member.pid, is_ours, shlex.join(words), places.user_name(member.uid), member.state in "Tt", bound,
-                               ports, http_sockets, options, unit_of(member.pid, root), age_s, _is_powerful(member.pid, root),
+                               ports, http_sockets, options, cgroups.service(member.pid, root), age_s(member), _is_powerful(member.pid, root),
                                namespace(member.pid, root), _helper(options)))
     return found
 
@@ -104,9 +99,12 @@ def _by_environment(pid, root):
 
 
 def _helper(options):
-    path = options.get("stacks-helper", "")
-    path = path[len("unix:"):] if path.startswith("unix:") else path
+    path = _path(options.get("stacks-helper", ""))
     return (path, places.answers(path)) if path else None
+
+
+def _path(text):
+    return text[len("unix:"):] if text.startswith("unix:") else text
 
 
 def _told_ports(options):
@@ -121,11 +119,11 @@ def _inodes(pid, root):
     try:
         for name in os.listdir(f"{root}/{pid}/fd")[:_DESCRIPTORS_MOST]:
             try:
-                target = os.readlink(f"{root}/{pid}/fd/{name}")
+                link = links.read(f"{root}/{pid}", name)
             except OSError:
                 continue
-            if target.startswith("socket:["):
-                found.add(int(target[len("socket:["):-1]))
+            if link.kind == "socket":
+                found.add(link.inode)
     except OSError:
         return None
     return found
@@ -156,7 +154,7 @@ def _bound(pid, inodes, root):
 
 def _is_powerful(pid, root):
     try:
-        return bool(int(parse_status(procfs.read(f"{root}/{pid}/status", 65536))[b"CapEff"], 16) & _READS_OTHERS)
+        return bool(effective(pid, root) >> CAP_SYS_PTRACE & 1)
     except (OSError, KeyError, ValueError):
         return None
 

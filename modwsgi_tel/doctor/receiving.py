@@ -6,7 +6,7 @@ import shlex
 
 from modwsgi_tel.doctor import places
 from modwsgi_tel.doctor.scene import FOLLOWS, OK, UNKNOWN, WRONG, Result, arrives, as_root, bound, expected, named, processes, run, say, tells
-from modwsgi_tel.doctor.sending import added_line, group_of, versions
+from modwsgi_tel.doctor.sending import added_line, folder_of, group_of, versions
 from modwsgi_tel.figures import counted, duration, percent, size
 
 _LITTLE_BYTES, _LITTLE = 200 << 20, 0.03
@@ -139,10 +139,9 @@ def _no_collector(scene):
     if scene.tool.hidepid or not scene.tool.has_proc or scene.unknown.get("collector"):
         return Result(UNKNOWN, "no collector was seen", tuple(scene.unknown.get("collector", ())),
                       (as_root(scene),))
-    folder = scene.target.rpartition("/")[0] or "/"
     missing = place is not None and any(each.mode is None for each in place.folders)
     return Result(WRONG, f"no collector runs: {scene.target}: {_seen(place)}", tuple(taken),
-                  _started(scene, _serve(scene) + (" --http-port 0" if taken else ""), folder if missing else ""))
+                  _started(scene, _serve(scene) + (" --http-port 0" if taken else ""), folder_of(scene.target) if missing else ""))
 
 
 def _who(who):

@@ -3,10 +3,10 @@ import shlex
 from collections import namedtuple
 
 from modwsgi_tel.figures import counted
+from modwsgi_tel.proc.roles import CHILD, DAEMON
 
 OK, WRONG, UNKNOWN, FOLLOWS = "ok", "wrong", "unknown", "follows"
 APACHE_TELLS = (6, 0)                   # the first version of mod_wsgi that sends telemetry
-CHILD, DAEMON = "apache-child", "daemon"
 _LATELY_S = 5.0
 _OF_FILES = ("sed ", "printf ", "chmod ", "chgrp ", "usermod ")
 

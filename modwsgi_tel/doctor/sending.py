@@ -118,20 +118,20 @@ def _directive(scene, server):
     path = server.path
     if refused:
         found.append(Result(WRONG, f"WSGITelemetryService is in the wrong place: {refused.why}", (f"{place}: {refused.line}",),
-                            (*_commented(place), *_added(scene, server)), server.pid))
+                            (*_edited(place, "s|^|#|"), *_added(scene, server)), server.pid))
     elif path is None:
         found.append(_absent(scene, server, told))
     elif not path.startswith("/"):
         found.append(Result(WRONG, f"WSGITelemetryService has a relative path, {path}: it leads elsewhere in each process", (f"{place}",),
-                            _replaced(scene, server, place, scene.target), server.pid))
+                            _replaced(server, place, scene.target), server.pid))
     elif len(os.fsencode(path)) > LONGEST_PATH:
         found.append(Result(WRONG, f"the path of WSGITelemetryService has {len(os.fsencode(path))} bytes, a socket's has at most "
                                    f"{LONGEST_PATH}: mod_wsgi sends nothing (WSGI0132 in its log)", (f"{place}: {path}",),
-                            _replaced(scene, server, place, scene.target), server.pid))
+                            _replaced(server, place, scene.target), server.pid))
     elif _elsewhere(scene, server):
         ours = f"the collector {'listens' if scene.target_from == 'collector' else 'is to listen'} on {scene.target}"
         found.append(Result(WRONG, f"Apache sends to another socket than the collector's: it to {path}, and {ours}", (f"{place}",),
-                            (*_replaced(scene, server, place, scene.target), say(f"or start the collector with --listen unix:{path}")),
+                            (*_replaced(server, place, scene.target), say(f"or start the collector with --listen unix:{path}")),
                             server.pid))
     elif changed and not _all_arrive(scene, server):
         found.append(Result(WRONG, "the configuration was changed, and the server has not read it since",
@@ -169,7 +169,7 @@ def _absent(scene, server, told):
     if told:
         off = told[-1]
         return Result(WRONG, "WSGITelemetryService is switched off", (f"{off[2]}: WSGITelemetryService {' '.join(off[1])}",),
-                      _replaced(scene, server, off[2], scene.target), server.pid)
+                      _replaced(server, off[2], scene.target), server.pid)
     if changed:
         evidence.append(f"newer than the server, so not in force yet: {', '.join(changed[:_NAMED])}")
     force = " in force" if server.mentions else ""
@@ -199,31 +199,29 @@ def _added(scene, server):
 
 def added_line(server, text):
     """What puts one more directive behind the server's WSGITelemetryService."""
-    place = next((each[2] for each in reversed(server.config.directives) if each[0] == "WSGITelemetryService"), "")
-    file, _, number = place.rpartition(":")
-    old = next((each[2] for each in reversed(server.config.directives) if each[0] == text.split()[0]), None)
+    place, old = (_last_place(server, name) for name in ("WSGITelemetryService", text.split()[0]))
     if _is_express(server.config):
         return (say("start mod_wsgi-express anew with: --slow-requests 2"),)
-    if old:
-        file, _, number = old.rpartition(":")
-    edit = f"{number}s|.*|{text}|" if old else f"{number}a {text}"
-    return (directive(text, old or place), *([run(f"sed -i --follow-symlinks {shlex.quote(edit)} {shlex.quote(file)}")] if file.startswith("/") else []),
-            run(server.reload))
+    return (directive(text, old or place), *_edited(old or place, f"s|.*|{text}|" if old else f"a {text}"), run(server.reload))
 
 
-def _replaced(scene, server, place, path):
+def _last_place(server, name):
+    """"file:line" of the last directive of that name in a configuration, or ""."""
+    return next((place for each, _, place in reversed(server.config.directives) if each == name), "")
+
+
+def _replaced(server, place, path):
     """What replaces one line of a configuration."""
-    file, _, number = place.rpartition(":")
     if _is_express(server.config):
         return (say(f"start mod_wsgi-express anew with: --telemetry-service unix:{path}"),)
-    edit = (run(f"sed -i --follow-symlinks {shlex.quote(f'{number}s|.*|{directive_for(path)}|')} {shlex.quote(file)}"),) if (
-        file.startswith("/") and number.isdecimal() and _PLAIN.fullmatch(path)) else ()
+    edit = _edited(place, f"s|.*|{directive_for(path)}|") if _PLAIN.fullmatch(path) else ()
     return (directive(directive_for(path), place), *edit, run(server.reload))
 
 
-def _commented(place):
+def _edited(place, how):
+    """What has sed change a line, "file:line"; () where that is none of a file."""
     file, _, number = place.rpartition(":")
-    return (run(f"sed -i --follow-symlinks {shlex.quote(f'{number}s|^|#|')} {shlex.quote(file)}"),) if file.startswith("/") and number.isdecimal() else ()
+    return (run(f"sed -i --follow-symlinks {shlex.quote(number + how)} {shlex.quote(file)}"),) if file.startswith("/") and number.isdecimal() else ()
 
 
 # --- the way to the socket ---------------------------------------------------------------------------
@@ -303,7 +301,7 @@ def _refused(scene, server, senders, seen):
         path = shlex.quote(seen.path)
         whose = "u" if seen.uid == senders[0].uid else "g" if seen.gid in senders[0].gids else "o"
         mends = [run(f"chmod {whose}+x {path}")]
-        mends.append(say(f"for good: a folder that all may search, as {_folder(RUN_SOCKET)} of the unit's RuntimeDirectory"))
+        mends.append(say(f"for good: a folder that all may search, as {folder_of(RUN_SOCKET)} of the unit's RuntimeDirectory"))
         return Result(WRONG, f"may not search the folder {seen.path}, so that every datagram is dropped without a word",
                       (f"{seen.path}: mode {seen.mode:04o}, uid {seen.uid}, gid {seen.gid}",), tuple(mends), server.pid)
     path = shlex.quote(server.path)
@@ -356,10 +354,9 @@ def namespace(scene):
 
 def _moved(scene, server):
     if server.path.startswith(_SHARED_TMP):
-        told = [each for each in server.config.directives if each[0] == "WSGITelemetryService"]
-        return (run(f"mkdir -p {_folder(RUN_SOCKET)}"), say(f"start the collector with --listen unix:{RUN_SOCKET}"),
-                *_replaced(scene, server, told[-1][2] if told else "", RUN_SOCKET))
-    folder = _folder(server.path)
+        return (run(f"mkdir -p {folder_of(RUN_SOCKET)}"), say(f"start the collector with --listen unix:{RUN_SOCKET}"),
+                *_replaced(server, _last_place(server, "WSGITelemetryService"), RUN_SOCKET))
+    folder = folder_of(server.path)
     return (say(f"give the container or the unit that folder, as docker run -v {folder}:{folder}, or BindPaths={folder} in the unit"),)
 
 
@@ -395,14 +392,14 @@ def _allowed(scene, extra):
     if extra == "selinux":
         return (unpack, run(f"cd {_EXTRAS}/selinux && checkmodule -M -m -o modwsgi_tel.mod modwsgi_tel.te && "
                             "semodule_package -o modwsgi_tel.pp -m modwsgi_tel.mod -f modwsgi_tel.fc && semodule -i modwsgi_tel.pp"),
-                run(f"restorecon -Rv {shlex.quote(_folder(scene.target))}"),
-                say(f"its contexts are those of {_folder(RUN_SOCKET)}: move the socket there, where it is elsewhere"))
+                run(f"restorecon -Rv {shlex.quote(folder_of(scene.target))}"),
+                say(f"its contexts are those of {folder_of(RUN_SOCKET)}: move the socket there, where it is elsewhere"))
     profile = "/etc/apparmor.d/local/usr.sbin.apache2"
     return (unpack, run(f"cat {_EXTRAS}/apparmor/apache2 >> {profile}"), run(f"echo {shlex.quote(scene.target + ' rw,')} >> {profile}"),
             run("apparmor_parser -r /etc/apparmor.d/usr.sbin.apache2"))
 
 
-def _folder(path):
+def folder_of(path):
     return path.rpartition("/")[0] or "/"
 
 

@@ -1,7 +1,6 @@
 """The servers that serve Python here, and what each one sees at its telemetry socket's path.  All bounded; what cannot be looked at is
 said."""
 import os
-import re
 import shlex
 import time
 
@@ -10,15 +9,13 @@ from modwsgi_tel.apache import config as configs
 from modwsgi_tel.doctor import denials, mentions, places
 from modwsgi_tel.doctor.scene import Sender, Server, by_agent_only
 from modwsgi_tel.errors import TelError
-from modwsgi_tel.proc import mounts, procfs, roles, threads, waits
-from modwsgi_tel.proc.access import parse_status
+from modwsgi_tel.proc import cgroups, mounts, procfs, roles, threads, waits
+from modwsgi_tel.proc.access import CAP_DAC_OVERRIDE, effective
 
 _KINDS = ("apache", "gunicorn", "uwsgi")       # any other Python may serve something else
 _MOST_SERVERS, _MOST_SENDERS = 32, 256
-_DAC_OVERRIDE = 1 << 1
 _SENDS = ("sendto", "sendmsg", "connect", "write")
 _WAITS_S = 0.6                          # for all looks at what threads wait for
-_UNIT = re.compile(r"/([\w@.:\\-]{1,200}\.service)(?:/|$)", re.M)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DEBIAN_FILE, _DEBIAN_CTL = "/etc/apache2/apache2.conf", "/usr/sbin/apache2ctl"
 
@@ -69,10 +66,9 @@ def _server(head, members, policy, other, root):
     restricted = config is not None and any(name == "WSGIRestrictEmbedded" and [word.lower() for word in words[:1]] == ["on"]
                                             for name, words, _ in config.directives)
     return Server(head.pid, head.server, reload_of(head.pid, head.server, config, root),
-                  unit_of(head.pid, root), config, problem,
-                  senders, path, place, here, private, mounted, mentions.of(config, head.pid, root) if config is not None else [],
-                  restricted,
-                  is_left, config is not None and not _is_here(config.file, head.pid, root))
+                  cgroups.service(head.pid, root), config, problem, senders, path, place, here, private, mounted,
+                  mentions.of(config, head.pid, root) if config is not None else [], restricted, is_left,
+                  config is not None and not _is_here(config.file, head.pid, root))
 
 
 def _is_here(path, pid, root):
@@ -95,14 +91,17 @@ def _serving(members, services=()):
 def _sender(member, policy, root):
     """The Sender of a process, or None when it has ended."""
     try:
-        status = parse_status(procfs.read(f"{root}/{member.pid}/status", 65536))
         uid, gids = threads.rights(member.pid, root)
-        mighty = bool(int(status[b"CapEff"], 16) & _DAC_OVERRIDE)
+        mighty = bool(effective(member.pid, root) >> CAP_DAC_OVERRIDE & 1)
     except (OSError, TelError, KeyError, ValueError):
         return None
     context, profile = denials.confinement(member.pid, policy, root)
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - member.start / _TICKS
-    return Sender(member.pid, member.role, uid, gids, mighty, None, context, profile, age_s, _has_agent(member.pid, root))
+    return Sender(member.pid, member.role, uid, gids, mighty, None, context, profile, age_s(member), _has_agent(member.pid, root))
+
+
+def age_s(member):
+    """For how long a process of proc.roles has run, in seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - member.start / _TICKS
 
 
 def _has_agent(pid, root):
@@ -182,18 +181,9 @@ def _mounted(path, pid, root):
     return found.point
 
 
-def unit_of(pid, root="/proc"):
-    """The unit of systemd that a process is of, as "apache2.service", or ""."""
-    try:
-        found = _UNIT.findall(procfs.read(f"{root}/{pid}/cgroup", 65536).decode("utf-8", "replace"))
-    except OSError:
-        return ""
-    return found[-1] if found else ""
-
-
 def reload_of(pid, kind, config, root="/proc"):
     """The command that makes a server read its configuration again, ready to be copied."""
-    unit = unit_of(pid, root)
+    unit = cgroups.service(pid, root)
     if unit:
         return f"systemctl reload {shlex.quote(unit[:-len('.service')])}"
     beside = os.path.join(os.path.dirname(config.file), "apachectl") if config is not None else ""

@@ -53,6 +53,11 @@ def arriving(scene):
     return (None if scene.summary is None else sum(arrives(scene, each) for each in senders)), len(senders)
 
 
+def count_of(judged, state):
+    """How many Results have that state."""
+    return sum(each.state == state for step in judged for each in step.results)
+
+
 def verdict(scene, judged):
     """The first line, in words."""
     count, total = arriving(scene)
@@ -63,6 +68,6 @@ def verdict(scene, judged):
     agents = sum(len(by_agent(scene, server)) for server in scene.servers)
     if agents:
         told = (f"{told}; " if total else "") + f"agents tell of {processes(agents)}"
-    wrong, unknown = (sum(each.state == state for step in judged for each in step.results) for state in (WRONG, UNKNOWN))
+    wrong, unknown = (count_of(judged, state) for state in (WRONG, UNKNOWN))
     return told + (f"; {counted(wrong, 'thing is', 'things are')} wrong" if wrong else "; nothing is wrong") + (
         f", {counted(unknown, 'thing is', 'things are')} not known" if unknown else "")

@@ -9,7 +9,7 @@ from modwsgi_tel.inspection import further, holders, lists, text
 from modwsgi_tel.inspection.gather import Subject
 from modwsgi_tel.inspection.notable import kinds
 from modwsgi_tel.net.loop import Loop
-from modwsgi_tel.printable import printable_json, show
+from modwsgi_tel.printable import columns, printable_json, show
 from modwsgi_tel.proc import roles
 
 _OF_PROCESSES = ("group", "apache", "all_python", "subprocesses", "watch", "interval", "next")
@@ -117,7 +117,7 @@ class _Watched:
             show(printable_json({"at": rows[0]["at"], "processes": [
                 {**facts, **({"next": more} if more is not None else {})} for facts, more in found], "problems": self._problems}) + "\n")
         else:
-            width, live = _width(), self._values.watch and sys.stdout.isatty()
+            width, live = columns(_NARROWEST), self._values.watch and sys.stdout.isatty()
             blocks = [[*text.lines(facts, width, moving=self._values.watch),
                        *(lists.further_lines(more, kinds(facts), width) if more is not None else ()), ""] for facts, more in found]
             page = [line for block in blocks for line in block][:-1]
@@ -131,13 +131,6 @@ class _Watched:
         if sys.stderr.isatty() and not self._values.watch:
             sys.stderr.write(f"\r\x1b[K{said}")
             sys.stderr.flush()
-
-
-def _width():
-    try:
-        return max(_NARROWEST, os.get_terminal_size(1).columns)
-    except OSError:
-        return None                     # a file or a pipe: lines as long as they are
 
 
 def _rows():
@@ -157,7 +150,7 @@ def _who_has(values):
     if values.json:
         show(printable_json(found._asdict()) + "\n")
     else:
-        show("\n".join(lists.holder_lines(found, _width())) + "\n")
+        show("\n".join(lists.holder_lines(found, columns(_NARROWEST))) + "\n")
     if not found.rows and found.refused and not found.processes:
         raise TelError("no process could be looked into: run as root")
     return 0 if found.rows else 1

@@ -8,7 +8,7 @@ modwsgi_collector_start_time_seconds.  A number that is none, out of a sender's 
 """
 from modwsgi_tel.openmetrics.bounds import label
 from modwsgi_tel.openmetrics.reading import BATCH, CollectorReading, GroupReading, ProcessReading, group_findings
-from modwsgi_tel.openmetrics.table import COUNTER, GAUGE, GROUP, HISTOGRAM, INFO, LABELS, METRICS, PROCESS
+from modwsgi_tel.openmetrics.table import COLLECTOR, COUNTER, GAUGE, GROUP, HISTOGRAM, INFO, LABELS, METRICS, PROCESS
 from modwsgi_tel.printable import printable
 from modwsgi_tel.wire.fields import BY_NAME
 
@@ -68,7 +68,7 @@ def exposition(source, openmetrics=False):
         names.add(key)
         scopes[PROCESS].append((_labels(PROCESS, key, set()), ProcessReading(process, source)))
     yield b""
-    scopes["collector"].append(("", CollectorReading(source, processes, left_out)))
+    scopes[COLLECTOR].append(("", CollectorReading(source, processes, left_out)))
     yield from _batched(_families(scopes, openmetrics))
 
 
@@ -170,4 +170,4 @@ def _info(metric, labels, read):
     return f"{metric.name}_info{{{labels + ',' if labels else ''}{own}}} 1\n"
 
 
-_LINES = {"counter": _values, "gauge": _values, HISTOGRAM: _histogram, INFO: _info}
+_LINES = {COUNTER: _values, GAUGE: _values, HISTOGRAM: _histogram, INFO: _info}

@@ -6,10 +6,10 @@ from collections import namedtuple
 
 from modwsgi_tel.proc import procfs
 
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_PTRACE = 1, 2, 19
+CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE = 1, 2, 19
 _TRACE = "run as root, or with CAP_SYS_PTRACE"
 _READ = _TRACE + " and CAP_DAC_READ_SEARCH"     # the file of its memory is another's, with mode 0600
-_ANY_READ = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH
+_ANY_READ = 1 << CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH
 _WHOLE = [[0, 0, 4294967295]]       # the uid_map of the first user namespace
 
 Target = namedtuple("Target", "stat uids gids caps owner")
@@ -50,10 +50,15 @@ def _reader(root):
                   _yama(root))
 
 
+def effective(pid="self", root="/proc"):
+    """The capabilities that a process has in effect, as bits.  Raises OSError, and KeyError or ValueError where /proc does not tell."""
+    return int(parse_status(procfs.read(f"{root}/{pid}/status", 65536))[b"CapEff"], 16)
+
+
 def lacking(root="/proc"):
     """What this process lacks to read other users' processes, as `no CAP_SYS_PTRACE`; "" where it has all.  Raises OSError."""
-    caps = int(parse_status(procfs.read(f"{root}/self/status", 65536))[b"CapEff"], 16)
-    names = [name for name, bits in (("CAP_SYS_PTRACE", 1 << _CAP_SYS_PTRACE), ("CAP_DAC_READ_SEARCH", _ANY_READ)) if not caps & bits]
+    caps = effective(root=root)
+    names = [name for name, bits in (("CAP_SYS_PTRACE", 1 << CAP_SYS_PTRACE), ("CAP_DAC_READ_SEARCH", _ANY_READ)) if not caps & bits]
     return f"neither {names[0]} nor {names[1]}" if len(names) == 2 else f"no {names[0]}" if names else ""
 
 
@@ -84,12 +89,13 @@ def _absent(pid, root):
     if not procfs.is_visible(root):
         return f"cannot read process {pid}: there is no /proc here; mount it (mount -t proc proc /proc)"
     how = procfs.hidden(root)
-    if how and _exists(pid):
+    if how and exists(pid):
         return f"process {pid} is hidden: /proc is mounted with hidepid={how}; {_READ}"
     return f"there is no process {pid}: it has ended, or that is its pid in another container"
 
 
-def _exists(pid):
+def exists(pid):
+    """Whether there is such a process, also where /proc does not show it."""
     try:
         os.kill(pid, 0)                                     # signal 0 only asks
     except PermissionError:
@@ -119,7 +125,7 @@ def refused(pid, target, reader):
     cannot = f"cannot read process {pid}: "
     if reader.yama >= 3:
         return cannot + "kernel.yama.ptrace_scope is 3, with which nobody may; change it in /etc/sysctl.d and boot anew"
-    if reader.caps >> _CAP_SYS_PTRACE & 1:
+    if reader.caps >> CAP_SYS_PTRACE & 1:
         if reader.uid_map != _WHOLE:
             return cannot + ("this is root in a user namespace alone (a rootless container), and the process is of another; "
                              "run as the host's root")

@@ -26,6 +26,7 @@ _MOST_MOUNTS = 4 << 20              # bytes of a mountinfo
 _DELETED = " (deleted)"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _CONTROLLERS = ("memory", "cpu", "pids")
+_SERVICE = re.compile(r"/([\w@.:\\-]{1,200}\.service)(?:/|$)", re.M)
 
 
 def parse(text):
@@ -43,6 +44,15 @@ def parse(text):
 def path_of(paths):
     """The one path to show for a process, of parse's: version 2's, or where version 1 limits it that of its memory."""
     return paths.get("memory") or paths.get("cpu") or paths.get("") or next(iter(paths.values()), None)
+
+
+def service(pid, root="/proc"):
+    """The unit of systemd that a process is of, as "apache2.service", or ""."""
+    try:
+        found = _SERVICE.findall(procfs.read(f"{root}/{pid}/cgroup", 65536).decode("utf-8", "replace"))
+    except OSError:
+        return ""
+    return found[-1] if found else ""
 
 
 class _Folder:

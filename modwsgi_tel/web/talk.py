@@ -29,7 +29,6 @@ class Talk(Sending):
         self._telling = telling
         self._reader = Reader()
         self._control = []                      # frames to send between two pieces: at most a pong, a ping, a Close
-        self._asleep = False                    # all is told
         self._ending = None                     # since when the end is said
         self.closed = False
         self._heard = self._pinged = self.since
@@ -79,7 +78,6 @@ class Talk(Sending):
     # --- out --------------------------------------------------------------------------
 
     def _write(self):
-        self._asleep = False
         self.server.loop.writers[self.fd] = self._writable
 
     def _wake(self):
@@ -100,7 +98,6 @@ class Talk(Sending):
             return None
         if piece is None:
             self.server.loop.writers.pop(self.fd, None)
-            self._asleep = True
             self._telling.when_more(self._wake)
         return piece
 

@@ -3,14 +3,13 @@
 JSON of --json: {"type": "why", "version": 1, "time", "seconds", "findings": see judged, "notes": [text], "unknown": [text],
 "processes": [{"pid", "group", "role", "server", "threads", "looks"}]}.
 """
-import os
 import sys
 
 from modwsgi_tel import targets
 from modwsgi_tel.errors import TelError
 from modwsgi_tel.figures import counted, duration
 from modwsgi_tel.net.loop import Loop
-from modwsgi_tel.printable import printable_json, show
+from modwsgi_tel.printable import columns, printable_json, show
 from modwsgi_tel.why.gather import Gathering
 from modwsgi_tel.why.rules import judge
 from modwsgi_tel.why.text import text
@@ -34,7 +33,7 @@ def why(values):
     if values.json:
         show(printable_json(_json(scene, findings, notes)) + "\n")
     else:
-        show(text(scene, findings, notes, _width()))
+        show(text(scene, findings, notes, columns()))
     if findings:
         return FINDINGS
     # nothing of the code could be seen: that is not quiet
@@ -78,10 +77,3 @@ def _json(scene, findings, notes):
             "unknown": scene.unknown,
             "processes": [{"pid": process.pid, "group": process.group or None, "role": process.member.role, "server": process.member.server,
                            "threads": process.member.threads, "looks": len(process.looks)} for process in scene.processes]}
-
-
-def _width():
-    try:
-        return os.get_terminal_size(1).columns
-    except OSError:
-        return None
