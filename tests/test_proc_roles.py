@@ -67,6 +67,19 @@ def test_apaches_parent_children_daemons_and_log_pipes_are_told_apart(tmp_path):
         18: (CHILD, "", "apache"), 19: (CHILD, "", "apache")}
 
 
+def test_sockets_are_those_of_each_processs_own_network_namespace(tmp_path):
+    root = a_root(tmp_path, {
+        10: ("/usr/sbin/apache2", APACHE, 1, ()), 11: ("/usr/sbin/apache2", APACHE, 10, (80,)),
+        20: ("/usr/sbin/apache2", APACHE, 1, ()), 21: ("/usr/sbin/apache2", APACHE, 20, (90,)),
+        30: ("/usr/bin/python3.11", b"python3\0serve.py\0", 1, (70,)), 31: ("/usr/bin/python3.11", b"python3\0serve.py\0", 1, (71,))},
+        listening=(70,), unix=80)
+    for pid in (20, 21, 31):            # a container's
+        (tmp_path / str(pid) / "net" / "unix").write_bytes(b"head\n" + UNIX % (90, 91))
+        (tmp_path / str(pid) / "net" / "tcp").write_bytes(b"head\n" + LISTEN % 71)
+    assert {pid: role for pid, (role, _, _) in seen(members(root)).items()} == {
+        10: PARENT, 11: DAEMON, 20: PARENT, 21: DAEMON, 30: WORKER, 31: WORKER}
+
+
 def test_the_group_of_express_has_no_uid_in_its_name(tmp_path):
     uid = os.getuid()
     root = a_root(tmp_path, {10: ("/usr/sbin/apache2", APACHE, 1, ()),

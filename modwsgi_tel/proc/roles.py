@@ -160,14 +160,20 @@ class _Roles:
             names = os.listdir(folder)[:_DESCRIPTORS_MOST]
         except OSError:
             return None
-        if tables not in self._listening:
-            self._listening[tables] = _listening(pid, tables, self._root)
+        try:
+            # of another network namespace, as a container's, there are other sockets; the same file means the same one
+            table = os.stat(f"{self._root}/{pid}/net/{tables[0]}")
+        except OSError:
+            return None
+        key = table.st_dev, table.st_ino, tables
+        if key not in self._listening:
+            self._listening[key] = _listening(pid, tables, self._root)
         for name in names:
             try:
                 target = os.readlink(f"{folder}/{name}")
             except OSError:
                 continue
-            if target in self._listening[tables]:
+            if target in self._listening[key]:
                 return True
         return False
 
