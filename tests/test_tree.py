@@ -340,7 +340,7 @@ def test_a_daemon_that_shows_no_group_is_of_the_one_whose_socket_it_keeps(monkey
         return scenes.a_config(*(scenes.a_daemon(group) for group in configured[pid]))
     monkeypatch.setattr(gather.roles, "members", lambda: members)
     monkeypatch.setattr(gather.config, "of", of)
-    monkeypatch.setattr(gather.sockets, "listeners", lambda: [scenes.a_socket(f"/run/wsgi.100.0.{number}.sock", inode=number) for number in (1, 2, 3)])
+    monkeypatch.setattr(gather.sockets, "listeners", lambda pid: [scenes.a_socket(f"/run/wsgi.100.0.{number}.sock", inode=number) for number in (1, 2, 3)])
     monkeypatch.setattr(gather.sockets, "holders", lambda inodes, pids: {1: [102], 2: [101]})
     monkeypatch.setattr(gather, "Reader", lambda pid: (_ for _ in ()).throw(NotRunning("no Python")))
     monkeypatch.setattr(gather, "BETWEEN_S", 0.0)

@@ -64,7 +64,6 @@ def _groups(bare):
     Only for these is a server's configuration asked for: that may take running its program.
     """
     found, missing, by_server = {}, [], {}
-    numbers = daemons.numbers([process.pid for process in bare], sockets.listeners()) if bare else {}
     for process in bare:
         by_server.setdefault(process.parent, []).append(process.pid)
     for server, pids in by_server.items():
@@ -73,6 +72,7 @@ def _groups(bare):
         except (TelError, OSError) as error:
             missing.append(f"the groups of {counted(len(pids), 'daemon')} of server {server}, whose titles show none: {error}")
             continue
+        numbers = daemons.numbers(pids, sockets.listeners(pid=server))
         told = {pid: daemons.of(configured, "", numbers.get(pid)) for pid in pids}
         found.update((pid, daemon.group) for pid, daemon in told.items() if daemon is not None)
     return found, missing
