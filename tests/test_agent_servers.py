@@ -26,7 +26,7 @@ from modwsgi_tel.wire.codec import decode
 from modwsgi_tel.wire.fields import AGENT_STATE, PROCESS_STOPPED, PROCESS_STOPPING
 
 APP = os.path.join(running.ROOT, "tests", "apps", "inside.py")
-INTERVAL_S, THRESHOLD_S, SLOW_S, STREAM_S = 0.5, 0.4, 1.2, 0.8
+INTERVAL_S, THRESHOLD_S, SLOW_S, STREAM_S = 0.5, 0.4, 1.2, 1.4
 LOAD = ("/", "/404", "/500", "/raise", "/cpu?0.02") * 6
 CONNECTIONS = 4
 

@@ -1,10 +1,13 @@
 """Files written by a process of its own: recordings, logs, and disks that fail."""
+import fcntl
 import gzip
 import os
 import random
 import resource
 import signal
 import socket
+import struct
+import termios
 
 import pytest
 
@@ -14,7 +17,7 @@ from modwsgi_tel.net.loop import Loop
 from modwsgi_tel.net.recorder import Recorder
 from modwsgi_tel.net.writer import LOG, RECORD, REOPEN, Writer
 from modwsgi_tel.wire import blocks
-from running import wait_until
+from running import is_at_rest, wait_until
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
@@ -53,6 +56,12 @@ def run_until(writer, check, what):
     loop.after(DEADLINE_S, loop.stop)
     loop.run()
     assert found, f"{what}; trouble: {writer.trouble!r}, lost: {writer.lost}"
+
+
+def has_taken_all(writer):
+    """Whether the helper has read what it was sent, and waits for more."""
+    unread = struct.unpack("i", fcntl.ioctl(writer._socket, termios.TIOCOUTQ, bytes(4)))[0]
+    return not writer._held and not unread and is_at_rest(writer.pid)
 
 
 def records_of(path):
@@ -167,6 +176,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays_readable(writer_of, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     record(writer, records)
     run_until(writer, lambda: writer.trouble, "no word about the full disk")
+    run_until(writer, lambda: has_taken_all(writer), "what was sent was not taken")
     assert writer.trouble == f"--record {path}: File too large"
     resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (soft, hard))       # somebody made room
     record(writer, records[:50])
