@@ -413,8 +413,9 @@ class GroupWindows:
             self._read_key, self._read = (first, minute), {}
         if name not in self._read:
             held, spans = Slot(0), []
-            for slot, covered in self._entries(name, first, minute):
-                held.merge(slot)
+            entries = self._entries(name, first, minute)
+            held.merge_all([slot for slot, _ in entries])
+            for _, covered in entries:
                 for begin, end in covered:
                     cover(spans, begin, end)
             self._read[name] = held, spans
