@@ -1,9 +1,11 @@
 """Options as tables: what a value may be, where it comes from, and what --help says."""
 import pytest
 
+from modwsgi_tel import options
 from modwsgi_tel.errors import UsageError
 from modwsgi_tel.options import (BY_COMMAND, COMMANDS, FLAG, MANY, OPTIONS, command_help, convert, mode, one_of, options_of,
                                  program_help, read, seconds, speed, variable, whole)
+from modwsgi_tel.wire import fields
 
 COMMAND_NAMES = [command.name for command in COMMANDS]
 
@@ -208,3 +210,7 @@ def test_no_option_is_in_the_table_twice_for_one_command():
     for command in COMMAND_NAMES:
         names = [option.name for option in options_of(command)]
         assert len(names) == len(set(names))
+
+
+def test_the_phases_of_check_are_those_of_the_wire():
+    assert sorted(options.PHASES) == sorted(fields.PHASES)

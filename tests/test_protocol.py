@@ -572,7 +572,7 @@ def test_an_error_is_answered_in_json_with_its_status_and_headers():
 
 
 def test_these_are_the_statuses():
-    assert list(REASONS) == [100, 101, 200, 202, 204, 302, 303, 304, 308, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 417, 421, 426,
+    assert list(REASONS) == [100, 101, 200, 202, 204, 302, 303, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 417, 421, 426,
                              429, 431, 500, 501, 503, 505]
 
 

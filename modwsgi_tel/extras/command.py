@@ -8,7 +8,7 @@ import sys
 import modwsgi_tel
 from modwsgi_tel import resources
 from modwsgi_tel.errors import TelError, UsageError
-from modwsgi_tel.extras.table import EXTRAS, PROGRAM_MARK, named
+from modwsgi_tel.extras.table import EXTRAS, KINDS, PROGRAM_MARK, named
 from modwsgi_tel.printable import printable, printable_json, show
 from modwsgi_tel.report.whole import write_whole
 
@@ -86,13 +86,9 @@ def _wanted(names):
             import difflib
             every = [extra.name for extra in EXTRAS]
             near = [each for each in every if name.strip("/") and name.strip("/").lower() in each.lower()]
-            near = near or difflib.get_close_matches(name, every + _kinds(), 3, 0.4) or _kinds()
+            near = near or difflib.get_close_matches(name, [*every, *KINDS], 3, 0.4) or KINDS
             raise UsageError(f"no extra {name!r}; there is {', '.join(near[:5])}; modwsgi-tel extras lists all")
     return [extra for extra in EXTRAS if not names or any(extra in named(name) for name in names)]
-
-
-def _kinds():
-    return list(dict.fromkeys(extra.name.split("/")[0] for extra in EXTRAS))
 
 
 def _listed(wanted):

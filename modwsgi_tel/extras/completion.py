@@ -7,7 +7,7 @@ import re
 from collections import namedtuple
 
 from modwsgi_tel.check.checks import CHECKS
-from modwsgi_tel.extras.table import EXTRAS
+from modwsgi_tel.extras.table import EXTRAS, KINDS
 from modwsgi_tel.options import COMMANDS, FLAG, MANY, options_of
 
 NAMES = ("modwsgi-tel", "modwsgi-tel.pyz")
@@ -18,7 +18,7 @@ Kind.__doc__ = "what: nothing, file, folder, socket (unix:PATH), pid, user, grou
 NOTHING = Kind("nothing")
 _BY_METAVAR = {"FILE": "file", "FILE.prom": "file", "PATH": "file", "BEFORE": "file", "FOLDER": "folder", "unix:PATH": "socket",
                "PID": "pid", "USER": "user", "GROUP": "group"}
-_EXTRAS = (*dict.fromkeys(extra.name.split("/")[0] for extra in EXTRAS), *(extra.name for extra in EXTRAS))
+_EXTRAS = (*KINDS, *(extra.name for extra in EXTRAS))
 _ARGUMENTS = {"PID": Kind("pid"), "FILE": Kind("file"), "SCRIPT": Kind("file"), "NAME": Kind("names", _EXTRAS),
               "WHAT": Kind("names", tuple(check.name for check in CHECKS))}
 _SUMMARY_MOST = 72

@@ -64,6 +64,8 @@ EXTRAS = (
           "do what it says at its top; a2enconf modwsgi-tel; systemctl reload apache2"),
 )
 
+KINDS = tuple(dict.fromkeys(extra.name.split("/")[0] for extra in EXTRAS))
+
 
 def named(name):
     """The rows that a name means: of one file, or of a kind, as "systemd" or "systemd/"; [] where there are none."""
