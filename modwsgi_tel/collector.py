@@ -240,7 +240,7 @@ class Collector:
         self._looks += 1
         if self._looks >= LOOK_S:
             self._looks = 0
-            found = self.site.look()    # so that findings know since when
+            found = self.site.look(totals=self.manager.listens)     # so that findings know since when
             if self.manager.listens:
                 self.manager.status(standing(*found))
         self.manager.again()

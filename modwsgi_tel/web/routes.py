@@ -156,12 +156,12 @@ class Site:
         self._judged = now
         self.findings.look(facts(self.fleet, groups, now, wall), self._health(), now, wall)
 
-    def look(self):
-        """Let time pass for the findings: call it every few seconds, so that they know since when.  (findings, totals)."""
+    def look(self, totals=False):
+        """Let time pass for the findings: call it every few seconds, so that they know since when.  (findings, totals if wanted)."""
         now, wall = self._clocks()
-        found = view.summary(self.fleet, now, wall, None, ("1m",), ("totals", "groups"))
+        found = view.summary(self.fleet, now, wall, None, ("1m",), ("groups", "totals") if totals else ("groups",))
         self.judge(found["groups"], now, wall)
-        return self.findings.last, found["totals"]
+        return self.findings.last, found.get("totals")
 
     def slow(self, request, guard, _):
         now, wall = self._clocks()
